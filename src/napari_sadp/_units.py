@@ -1,0 +1,132 @@
+"""The units of the package, physical constants, and every conversion to and from them.
+
+Inside the package: reciprocal lengths are ``g = 1/d`` in 1/Å (neither ``2 pi / d`` nor ``s = g/2``), lengths in Å,
+accelerating voltages in kV, camera lengths in mm, angles in degrees at the API and radians inside, coordinates
+(row, col) in px with integer values at pixel centres. Files and viewers use other units; they are converted here.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+PLANCK = 6.62607015e-34  # [J s], exact in the SI
+ELEMENTARY_CHARGE = 1.602176634e-19  # [C], exact in the SI
+LIGHT_SPEED = 299792458.0  # [m/s], exact in the SI
+ELECTRON_MASS = 9.1093837015e-31  # [kg], CODATA 2018
+
+#: A Nyquist frequency outside this range [1/Å] means that the calibration is nonsense, not that the pattern is odd.
+PLAUSIBLE_NYQUIST_INV_ANGSTROM = (0.3, 5.0)
+
+_RECIPROCAL_TO_INV_ANGSTROM = {
+    "1/angstrom": 1.0,
+    "1/nm": 0.1,
+    "1/pm": 100.0,
+    "1/um": 1e-4,
+    "1/m": 1e-10,
+}
+_REAL_UNITS = {"pm", "angstrom", "nm", "um", "mm", "m"}
+_PREFIXED_LENGTH = {"å": "angstrom", "a": "angstrom", "ang": "angstrom", "angstroms": "angstrom", "µm": "um", "μm": "um"}
+
+
+def electron_wavelength(voltage_kv: float) -> float:
+    """Return the relativistic de Broglie wavelength of an electron [Å].
+
+    ``lambda = h / sqrt(2 m e V (1 + e V / (2 m c^2)))``
+
+    Parameters
+    ----------
+    voltage_kv : float
+        Accelerating voltage [kV].
+
+    Returns
+    -------
+    float
+        Wavelength [Å].
+
+    Raises
+    ------
+    ValueError
+        If the voltage is not positive.
+
+    References
+    ----------
+    International Tables for Crystallography C (2006), section 4.3.1. doi:10.1107/97809553602060000593
+
+    Examples
+    --------
+    >>> round(electron_wavelength(200), 6)
+    0.025079
+    """
+    if not np.isfinite(voltage_kv) or voltage_kv <= 0:
+        raise ValueError(f"voltage_kv is {voltage_kv!r}, expected a positive number of kV")
+    energy = ELEMENTARY_CHARGE * voltage_kv * 1e3
+    momentum_squared = 2 * ELECTRON_MASS * energy * (1 + energy / (2 * ELECTRON_MASS * LIGHT_SPEED**2))
+    return 1e10 * PLANCK / np.sqrt(momentum_squared)
+
+
+def normalise_unit(unit: object) -> str:
+    """Return one spelling for a unit as microscope files write it.
+
+    Parameters
+    ----------
+    unit : object
+        What the file says: ``"1 / nm"``, ``"nm^-1"``, ``"$A^{-1}$"``, ``"1/Å"``, ``"n_m"``, ``"mrad"``, ``"cm"``,
+        ``""``, ``"px"``, None, ...
+
+    Returns
+    -------
+    str
+        ``"1/angstrom"``, ``"1/nm"``, ``"nm"``, ``"mrad"`` ...; ``"pixel"`` when the file gives no physical unit.
+
+    Examples
+    --------
+    >>> normalise_unit("$A^{-1}$"), normalise_unit("n_m"), normalise_unit("<undefined>")
+    ('1/angstrom', 'nm', 'pixel')
+    """
+    text = "" if unit is None else str(unit)
+    text = text.strip().strip("$").replace(" ", "").replace("_", "").replace("{", "").replace("}", "").lower()
+    text = text.replace("\\aa", "å").replace("⁻¹", "^-1").replace("\u212b", "å").replace("å", "å")
+    if text in ("", "px", "pixel", "pixels", "<undefined>", "undefined", "none", "[]"):
+        return "pixel"
+    inverse = re.fullmatch(r"1/\(?(.+?)\)?|(.+?)(?:\^|\*\*)\(?-1\)?|(.+?)-1", text)
+    if inverse:
+        inner = next(group for group in inverse.groups() if group)
+        return "1/" + _PREFIXED_LENGTH.get(inner, inner)
+    return _PREFIXED_LENGTH.get(text, text)
+
+
+def is_real_space(unit: str) -> bool:
+    """Tell whether a normalised unit is a length, so that the data are an image and no pattern."""
+    return unit in _REAL_UNITS
+
+
+def to_inv_angstrom(value: float, unit: str, voltage_kv: float | None = None) -> float | None:
+    """Convert a reciprocal length or a scattering angle to 1/Å.
+
+    Parameters
+    ----------
+    value : float
+        The number.
+    unit : str
+        A unit as `normalise_unit` returns it.
+    voltage_kv : float, optional
+        Accelerating voltage [kV]; needed for angles (``g = theta / lambda``, small angles).
+
+    Returns
+    -------
+    float or None
+        The value in 1/Å, or None where the unit is no reciprocal length or the voltage is missing.
+    """
+    if unit in _RECIPROCAL_TO_INV_ANGSTROM:
+        return float(value) * _RECIPROCAL_TO_INV_ANGSTROM[unit]
+    if unit in ("mrad", "rad") and voltage_kv:
+        return float(value) * (1e-3 if unit == "mrad" else 1.0) / electron_wavelength(voltage_kv)
+    return None
+
+
+def plausible_pixel_size(pixel_size_inv_angstrom: float, n_pixels: int) -> bool:
+    """Tell whether a pixel size [1/Å] gives a Nyquist frequency that a diffraction camera can have."""
+    low, high = PLAUSIBLE_NYQUIST_INV_ANGSTROM
+    return bool(low <= abs(pixel_size_inv_angstrom) * n_pixels / 2 <= high)

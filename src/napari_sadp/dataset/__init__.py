@@ -1,0 +1,1 @@
+"""Training samples made by the simulator."""

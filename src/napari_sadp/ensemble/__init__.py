@@ -1,0 +1,1 @@
+"""From classes of single patterns to space groups of the crystal."""

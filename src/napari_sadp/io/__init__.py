@@ -1,0 +1,1 @@
+"""Files in: microscope formats through RosettaSciIO, CIF through diffpy.structure."""

@@ -1,0 +1,1 @@
+"""The classes of zone-axis patterns, computed from space-group symmetry."""

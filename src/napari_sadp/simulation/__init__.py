@@ -1,0 +1,1 @@
+"""From a crystal and a zone axis to a diffraction pattern."""
