@@ -105,7 +105,7 @@ def gauss_reduce(basis: np.ndarray, metric: np.ndarray) -> np.ndarray:
         if b @ metric @ b < a @ metric @ a:
             a, b = b, a
         aa, ab = a @ metric @ a, a @ metric @ b
-        shift = int(round(ab / aa))
+        shift = round(ab / aa)
         if shift == 0:
             break
         b = b - shift * a

@@ -1,0 +1,83 @@
+"""The five ResNets of the article, from torchvision, with a one-channel stem.
+
+References
+----------
+He et al., Deep Residual Learning for Image Recognition (2016). doi:10.1109/CVPR.2016.90
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torchvision.models as tvm
+
+from napari_sadp._validate import check_option, check_range
+
+Architecture = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+_BUILDERS = {
+    "resnet18": tvm.resnet18,
+    "resnet34": tvm.resnet34,
+    "resnet50": tvm.resnet50,
+    "resnet101": tvm.resnet101,
+    "resnet152": tvm.resnet152,
+}
+ARCHITECTURES: tuple[str, ...] = tuple(_BUILDERS)
+
+
+def build_resnet(architecture: Architecture, n_classes: int) -> torch.nn.Module:
+    """Return a freshly initialised network.
+
+    Parameters
+    ----------
+    architecture : str
+        One of `ARCHITECTURES`.
+    n_classes : int
+        Number of outputs.
+
+    Returns
+    -------
+    torch.nn.Module
+        Takes (n, 1, size, size) float32 images in the image convention, gives (n, n_classes) logits.
+
+    Raises
+    ------
+    ValueError
+        If the architecture is unknown or the number of classes below 2.
+    """
+    check_option("architecture", architecture, ARCHITECTURES)
+    check_range("n_classes", n_classes, 2, 1_000_000)
+    network = _BUILDERS[architecture](weights=None, num_classes=n_classes)
+    network.conv1 = torch.nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    torch.nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    return network
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """Return a device that exists.
+
+    Parameters
+    ----------
+    device : str
+        ``"auto"`` (CUDA, else Apple's MPS, else CPU), or a name that torch knows.
+
+    Returns
+    -------
+    torch.device
+        The device.
+
+    Raises
+    ------
+    ValueError
+        If the device is not available.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kind = str(device).split(":")[0]
+    if not available.get(kind, False):
+        usable = ", ".join(name for name, there in available.items() if there)
+        raise ValueError(f"device is {device!r}, available here: auto, {usable}")
+    return torch.device(device)
