@@ -1,3 +1,61 @@
-"""Space groups from selected-area electron diffraction patterns."""
+"""Space groups from selected-area electron diffraction patterns.
+
+The names below are loaded upon first use, so that importing the package loads neither torch nor napari nor hyperspy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0.dev0"
+
+_PUBLIC = {
+    "Crystal": "simulation.crystal",
+    "DiffractionPattern": "pattern",
+    "Identification": "identify",
+    "PatternResult": "identify",
+    "SpotLattice": "geometry.results",
+    "analyse_pattern": "geometry.analyse",
+    "build_scheme": "labels.scheme",
+    "combine_results": "identify",
+    "combine_signals": "signals.combine",
+    "find_structure": "simulation.catalogue",
+    "identify_patterns": "identify",
+    "load_catalogue": "simulation.catalogue",
+    "load_classifier": "models.predict",
+    "load_crystal": "io.cif",
+    "read_patterns": "io.rosetta",
+    "read_stacks": "io.rosetta",
+    "render_pattern": "simulation.render",
+    "simulate_kinematic": "simulation.kinematic",
+    "to_training_image": "geometry.convention",
+}
+
+__all__ = [*sorted(_PUBLIC), "__version__"]
+
+if TYPE_CHECKING:
+    from napari_sadp.geometry.analyse import analyse_pattern
+    from napari_sadp.geometry.convention import to_training_image
+    from napari_sadp.geometry.results import SpotLattice
+    from napari_sadp.identify import Identification, PatternResult, combine_results, identify_patterns
+    from napari_sadp.io.cif import load_crystal
+    from napari_sadp.io.rosetta import read_patterns, read_stacks
+    from napari_sadp.labels.scheme import build_scheme
+    from napari_sadp.models.predict import load_classifier
+    from napari_sadp.pattern import DiffractionPattern
+    from napari_sadp.signals.combine import combine_signals
+    from napari_sadp.simulation.catalogue import find_structure, load_catalogue
+    from napari_sadp.simulation.crystal import Crystal
+    from napari_sadp.simulation.kinematic import simulate_kinematic
+    from napari_sadp.simulation.render import render_pattern
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(f"napari_sadp.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -27,7 +27,22 @@ _RECIPROCAL_TO_INV_ANGSTROM = {
     "1/m": 1e-10,
 }
 _REAL_UNITS = {"pm", "angstrom", "nm", "um", "mm", "m"}
-_PREFIXED_LENGTH = {"å": "angstrom", "a": "angstrom", "ang": "angstrom", "angstroms": "angstrom", "µm": "um", "μm": "um"}
+_PREFIXED_LENGTH = {
+    "å": "angstrom",
+    "a": "angstrom",
+    "aa": "angstrom",
+    "ang": "angstrom",
+    "angstroms": "angstrom",
+    "µm": "um",
+    "μm": "um",
+    "micron": "um",
+    "microns": "um",
+    "mrads": "mrad",
+} | {
+    f"{word}{ending}": symbol
+    for word, symbol in (("nanomet", "nm"), ("micromet", "um"), ("picomet", "pm"), ("millimet", "mm"), ("met", "m"))
+    for ending in ("er", "ers", "re", "res")
+}
 
 
 def electron_wavelength(voltage_kv: float) -> float:
@@ -63,7 +78,7 @@ def electron_wavelength(voltage_kv: float) -> float:
         raise ValueError(f"voltage_kv is {voltage_kv!r}, expected a positive number of kV")
     energy = ELEMENTARY_CHARGE * voltage_kv * 1e3
     momentum_squared = 2 * ELECTRON_MASS * energy * (1 + energy / (2 * ELECTRON_MASS * LIGHT_SPEED**2))
-    return 1e10 * PLANCK / np.sqrt(momentum_squared)
+    return float(1e10 * PLANCK / np.sqrt(momentum_squared))
 
 
 def normalise_unit(unit: object) -> str:
@@ -86,11 +101,13 @@ def normalise_unit(unit: object) -> str:
     ('1/angstrom', 'nm', 'pixel')
     """
     text = "" if unit is None else str(unit)
-    text = text.strip().strip("$").replace(" ", "").replace("_", "").replace("{", "").replace("}", "").lower()
+    text = re.sub(r"[\s$_{}\[\]]", "", text).lower()  # blanks, TeX, and the "[n_m]" of emd files
     text = text.replace("\\aa", "å").replace("⁻¹", "^-1").replace("\u212b", "å").replace("å", "å")
-    if text in ("", "px", "pixel", "pixels", "<undefined>", "undefined", "none", "[]"):
+    if text.startswith("(") and text.endswith(")"):
+        text = text[1:-1]
+    if text in ("", "px", "pixel", "pixels", "<undefined>", "undefined", "none", "unitless", "dimensionless"):
         return "pixel"
-    inverse = re.fullmatch(r"1/\(?(.+?)\)?|(.+?)(?:\^|\*\*)\(?-1\)?|(.+?)-1", text)
+    inverse = re.fullmatch(r"1?/\(?(.+?)\)?|(.+?)(?:\^|\*\*)\(?-1\)?|(.+?)-1", text)
     if inverse:
         inner = next(group for group in inverse.groups() if group)
         return "1/" + _PREFIXED_LENGTH.get(inner, inner)
@@ -124,6 +141,38 @@ def to_inv_angstrom(value: float, unit: str, voltage_kv: float | None = None) ->
     if unit in ("mrad", "rad") and voltage_kv:
         return float(value) * (1e-3 if unit == "mrad" else 1.0) / electron_wavelength(voltage_kv)
     return None
+
+
+def screen_to_inv_angstrom(size_mm: float, camera_length_mm: float, voltage_kv: float) -> float:
+    """Convert a length on the screen or camera to 1/Å (``g = x / (lambda L)``, small angles).
+
+    Parameters
+    ----------
+    size_mm : float
+        Length on the screen [mm].
+    camera_length_mm : float
+        Camera length [mm].
+    voltage_kv : float
+        Accelerating voltage [kV].
+
+    Returns
+    -------
+    float
+        Reciprocal length [1/Å].
+
+    Raises
+    ------
+    ValueError
+        If camera length or voltage are not positive.
+
+    Examples
+    --------
+    >>> round(screen_to_inv_angstrom(5.0159, 200.0, 200.0), 3)
+    1.0
+    """
+    if not np.isfinite(camera_length_mm) or camera_length_mm <= 0:
+        raise ValueError(f"camera_length_mm is {camera_length_mm!r}, expected a positive number of mm")
+    return float(size_mm) / (camera_length_mm * electron_wavelength(voltage_kv))
 
 
 def plausible_pixel_size(pixel_size_inv_angstrom: float, n_pixels: int) -> bool:

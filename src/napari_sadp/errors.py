@@ -7,7 +7,10 @@ would be right.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from napari_sadp.geometry.results import DirectBeam, SpotList
 
 RefusalReason = Literal[
     "image",
@@ -45,14 +48,22 @@ class PatternRefusedError(SadpError):
         One of `REFUSAL_REASONS`.
     detail : str
         What was measured, in words that a microscopist understands.
+    beam : DirectBeam, optional
+        The direct beam, if it was found before the refusal.
+    spots : SpotList, optional
+        The spots, if they were found before the refusal.
     """
 
-    def __init__(self, reason: RefusalReason, detail: str) -> None:
+    def __init__(
+        self, reason: RefusalReason, detail: str, *, beam: DirectBeam | None = None, spots: SpotList | None = None
+    ) -> None:
         if reason not in REFUSAL_REASONS:
             raise ValueError(f"reason is {reason!r}, expected one of {', '.join(REFUSAL_REASONS)}")
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+        self.beam = beam
+        self.spots = spots
 
 
 class StructureError(SadpError):

@@ -182,3 +182,9 @@ def congruent_bases(basis: np.ndarray, metric: np.ndarray) -> list[np.ndarray]:
             if a @ square @ b == abs(form[1]) and abs(a[0] * b[1] - a[1] * b[0]) == 1:
                 found.append(np.stack([a, b]))
     return found
+
+
+def shape_operations(shape: tuple[int, int, int]) -> list[np.ndarray]:
+    """Return the integer (2, 2) matrices that map a reduced lattice of this Gram matrix on itself, mirrors included."""
+    metric = np.array([[shape[0], shape[1]], [shape[1], shape[2]]])
+    return congruent_bases(np.eye(2, dtype=int), metric)

@@ -1,0 +1,226 @@
+"""The direct beam: inversion centre of the pattern, node of the lattice, and only then the brightest spot.
+
+Title bars and scale bars are masked before (`background`), a diffracted beam may outshine the direct one, and a beam
+stop may cover it: the automatic method weighs what each kind of evidence says about each candidate position.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from scipy.ndimage import map_coordinates
+from scipy.signal import fftconvolve
+from scipy.spatial import cKDTree
+from skimage.transform import downscale_local_mean
+
+from napari_sadp._validate import check_option
+from napari_sadp.geometry.background import PreparedImage, prepare_image
+from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
+from napari_sadp.geometry.spots import find_spots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_sadp.pattern import DiffractionPattern
+
+BeamMethod = Literal["auto", "brightest", "friedel", "lattice", "inversion"]
+"""How the direct beam is found; see `find_direct_beam`."""
+
+_FRIEDEL_SPOTS = 60
+# what each kind of evidence may add for a candidate; all are between 0 and 1 before
+_WEIGHT = {"friedel": 1.0, "brightness": 0.8, "halo": 0.6, "stop": 0.8}
+
+
+def find_direct_beam(
+    pattern: DiffractionPattern,
+    spots: SpotList | None = None,
+    *,
+    method: BeamMethod = "auto",
+    lattice: SpotLattice | None = None,
+    prepared: PreparedImage | None = None,
+) -> DirectBeam:
+    """Find the direct beam.
+
+    Parameters
+    ----------
+    pattern : DiffractionPattern
+        The pattern.
+    spots : SpotList, optional
+        Its spots; found with default parameters when None.
+    method : {"auto", "brightest", "friedel", "lattice", "inversion"}
+        ``"brightest"``: the spot with the largest integrated intensity. ``"friedel"``: the point through which
+        inversion maps spots onto spots of like intensity. ``"lattice"``: the lattice node with the best
+        evidence (inversion, brightness, diffuse halo, beam stop); needs `lattice`. ``"inversion"``: the inversion
+        centre of the whole image, for rings and halos. ``"auto"``: the best of them with what is at hand.
+    lattice : SpotLattice, optional
+        Lattice of the spots, with any node as origin.
+    prepared : PreparedImage, optional
+        The result of `prepare_image`, if it is at hand.
+
+    Returns
+    -------
+    DirectBeam
+        Position [px] with a score; it may lie outside the frame.
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown, or is "lattice" without a lattice.
+    """
+    check_option("method", method, get_args(BeamMethod))
+    if method == "lattice" and lattice is None:
+        raise ValueError("lattice is None, expected a SpotLattice for method 'lattice'")
+    prepared = prepare_image(pattern) if prepared is None else prepared
+    spots = find_spots(pattern, prepared=prepared) if spots is None else spots
+    if method == "auto":
+        method = "lattice" if lattice is not None else "friedel"
+        if len(spots) < 3:
+            method = "inversion" if not len(spots) else "brightest"
+        elif lattice is None:
+            return _from_candidates(prepared, spots, _loose_candidates(prepared, spots), "auto")
+    return _METHODS[method](prepared, spots, lattice)
+
+
+def _brightest(prepared: PreparedImage, spots: SpotList, lattice: SpotLattice | None) -> DirectBeam:
+    """Return the spot with the largest integrated intensity."""
+    if not len(spots):
+        return _inversion(prepared, spots, lattice)
+    order = np.argsort(-spots.intensity, kind="stable")
+    second = spots.intensity[order[1]] if len(spots) > 1 else 0.0
+    return DirectBeam(spots.rc[order[0]].copy(), float(1 - 0.5 * second / spots.intensity[order[0]]), "brightest")
+
+
+def _friedel(prepared: PreparedImage, spots: SpotList, lattice: SpotLattice | None) -> DirectBeam:
+    """Return the inversion centre of the spots."""
+    if len(spots) < 3:
+        return _brightest(prepared, spots, lattice)
+    candidates = _midpoints(spots)
+    score = _friedel_score(prepared, spots, candidates)
+    best = int(np.argmax(score))
+    return DirectBeam(_snap(spots, candidates[best]), float(np.clip(score[best], 0, 1)), "friedel")
+
+
+def _lattice_node(prepared: PreparedImage, spots: SpotList, lattice: SpotLattice | None) -> DirectBeam:
+    """Return the lattice node with the best evidence."""
+    basis = np.stack([lattice.g1_px, lattice.g2_px])
+    shape = np.array(prepared.mask.shape)
+    corners = np.array([[0, 0], [0, shape[1] - 1], [shape[0] - 1, 0], shape - 1], float)
+    reach = np.ceil(np.abs((corners - lattice.beam_rc) @ np.linalg.inv(basis)).max(axis=0)).astype(int) + 1
+    m, n = np.meshgrid(np.arange(-reach[0], reach[0] + 1), np.arange(-reach[1], reach[1] + 1))
+    nodes = lattice.node_rc(np.column_stack([m.ravel(), n.ravel()]))
+    # the beam may be a little outside of the frame, where its halo and the mates of spots cannot vote for it
+    margin = 0.5 * np.linalg.norm(lattice.g1_px)
+    nodes = nodes[np.all((nodes > -margin) & (nodes < shape - 1 + margin), axis=1)]
+    on_lattice = SpotList(
+        *(values[lattice.indexed] for values in (spots.rc, spots.intensity, spots.snr)), spots.sigma_px
+    )
+    return _from_candidates(prepared, on_lattice, nodes, "lattice")
+
+
+def _inversion(prepared: PreparedImage, spots: SpotList, lattice: SpotLattice | None) -> DirectBeam:
+    """Return the point through which the image is most like its inverse: the peak of the normalised self-convolution."""
+    good = (~prepared.mask).astype(float)
+    factor = max(1, round(min(good.shape) / 200))
+    image = np.where(prepared.mask, 0.0, prepared.signal + prepared.background)
+    image = downscale_local_mean(image, (factor, factor))
+    good = downscale_local_mean(good, (factor, factor))
+    inside = good > 0.5
+    if not inside.any():
+        return DirectBeam((np.array(prepared.mask.shape) - 1) / 2, 0.0, "inversion")
+    level = np.sum(image) / np.sum(good)
+    image = np.where(inside, np.clip(image, None, np.quantile(image[inside], 0.99)) - level, 0.0)
+    product = fftconvolve(image, image)
+    overlap = fftconvolve(inside.astype(float), inside.astype(float))
+    power = fftconvolve(image**2, inside.astype(float))
+    enough = overlap > 0.3 * inside.sum()
+    score = np.where(enough, product / np.maximum(power, 1e-9 * max(power.max(), 1e-30)), -1.0)
+    peak = np.array(np.unravel_index(np.argmax(score), score.shape))
+    return DirectBeam((peak / 2 + 0.5) * factor - 0.5, float(np.clip(score.max(), 0, 1)), "inversion")
+
+
+_METHODS: dict[str, Callable[[PreparedImage, SpotList, SpotLattice | None], DirectBeam]] = {
+    "brightest": _brightest,
+    "friedel": _friedel,
+    "lattice": _lattice_node,
+    "inversion": _inversion,
+}
+
+
+def _midpoints(spots: SpotList) -> np.ndarray:
+    """Return spots and midpoints between them, where an inversion centre can lie (n, 2) [px]."""
+    rc = spots.rc[np.argsort(-spots.intensity, kind="stable")[:_FRIEDEL_SPOTS]]
+    i, j = np.triu_indices(len(rc), 1)
+    points = np.concatenate([rc, (rc[i] + rc[j]) / 2])
+    _, first = np.unique(np.round(points / max(1.0, spots.sigma_px)), axis=0, return_index=True)
+    return points[np.sort(first)]
+
+
+def _loose_candidates(prepared: PreparedImage, spots: SpotList) -> np.ndarray:
+    """Return candidates without a lattice: bright spots, and a centre hidden under the beam stop."""
+    rc = spots.rc[np.argsort(-spots.intensity, kind="stable")[:12]]
+    if not prepared.beam_stop.any():
+        return rc
+    points = _midpoints(spots)
+    hidden = _sample(prepared.beam_stop.astype(float), points) > 0.5
+    points = points[hidden]
+    if len(points):
+        points = points[np.argsort(-_friedel_score(prepared, spots, points), kind="stable")[:5]]
+    return np.concatenate([rc, points])
+
+
+def _from_candidates(prepared: PreparedImage, spots: SpotList, points: np.ndarray, method: str) -> DirectBeam:
+    """Return the candidate with the largest sum of evidence; the score is how far ahead of the next it is."""
+    background = prepared.background
+    low, high = np.percentile(background[~prepared.mask], [5, 100])
+    halo = np.clip((_sample(background, points) - low) / max(high - low, 1e-30), 0, 1)
+    stop = _sample(prepared.beam_stop.astype(float), points) > 0.5
+    distance, index = cKDTree(spots.rc).query(points)
+    near = distance < max(2.0, 1.2 * spots.sigma_px)
+    brightness = 1 + np.log10(spots.intensity / spots.intensity.max()) / 2
+    evidence = (
+        _WEIGHT["friedel"] * _friedel_score(prepared, spots, points)
+        + _WEIGHT["brightness"] * np.where(near, np.clip(brightness[index], 0, 1), 0)
+        + _WEIGHT["halo"] * halo
+        + _WEIGHT["stop"] * stop
+    )
+    order = np.argsort(-evidence, kind="stable")
+    lead = evidence[order[0]] - (evidence[order[1]] if len(order) > 1 else 0.0)
+    score = 1 / (1 + np.exp(-12 * lead))
+    best = points[order[0]]
+    return DirectBeam(_snap(spots, best), float(score), method)
+
+
+def _snap(spots: SpotList, point: np.ndarray) -> np.ndarray:
+    """Return the position of the spot at a point, or the point."""
+    distance = np.linalg.norm(spots.rc - point, axis=1)
+    nearest = int(np.argmin(distance))
+    return spots.rc[nearest].copy() if distance[nearest] < max(2.0, 1.2 * spots.sigma_px) else np.array(point, float)
+
+
+def _sample(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return values of an image at positions, the edge value outside."""
+    return map_coordinates(image.astype(float), points.T, order=1, mode="nearest")
+
+
+def _friedel_score(prepared: PreparedImage, spots: SpotList, centres: np.ndarray) -> np.ndarray:
+    """Return for each centre how well inversion maps the spots onto spots of like intensity, 0 to 1.
+
+    Only spots whose mirror image falls on live pixels are asked; few of them make little evidence.
+    """
+    shape = np.array(prepared.mask.shape)
+    amplitude = np.sqrt(spots.intensity)
+    weight = np.minimum(amplitude, np.quantile(amplitude, 0.9))
+    tree = cKDTree(spots.rc)
+    mirror = 2 * centres[:, None, :] - spots.rc[None, :, :]
+    distance, mate = tree.query(mirror)
+    seen = np.all((mirror >= 2) & (mirror <= shape - 3), axis=-1)
+    pixel = np.clip(np.round(mirror), 0, shape - 1).astype(int)
+    seen &= ~prepared.mask[pixel[..., 0], pixel[..., 1]]
+    own = np.linalg.norm(spots.rc[None] - centres[:, None, :], axis=-1) < max(2.0, 1.5 * spots.sigma_px)
+    seen &= ~own  # the spot at the centre is its own mate and says nothing
+    matched = seen & (distance < max(1.5, spots.sigma_px))
+    likeness = 2 * amplitude * amplitude[mate] / (amplitude**2 + amplitude[mate] ** 2)
+    asked = np.sum(weight * seen, axis=1)
+    score = np.sum(weight * likeness**2 * matched, axis=1) / np.maximum(asked, 1e-30)
+    return score * np.sqrt(asked / weight.sum())

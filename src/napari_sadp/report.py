@@ -1,0 +1,247 @@
+"""What a person reads: the table in the terminal, and the picture of patterns, lattices and probabilities."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_sadp._atomic import atomic_path
+from napari_sadp.labels.scheme import build_scheme
+from napari_sadp.labels.spacegroups import CUBIC_GROUPS, symbol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from napari_sadp.identify import Identification, PatternResult
+
+#: Patterns in one picture; more would be too small to see.
+MAX_PANELS = 6
+
+
+def same_patterns(number: int) -> tuple[int, ...]:
+    """Return the other cubic space groups whose zone-axis patterns have the same spots and absences on every axis.
+
+    Parameters
+    ----------
+    number : int
+        A cubic space group.
+
+    Returns
+    -------
+    tuple of int
+        Groups that no set of such patterns tells from it.
+    """
+    scheme = build_scheme(CUBIC_GROUPS)
+    table = scheme.class_given_group
+    row = table[scheme.groups.index(number)]
+    return tuple(
+        g for g, other in zip(scheme.groups, table, strict=True) if g != number and np.allclose(other, row)
+    )
+
+
+def contrast_limits(data: np.ndarray, mask: np.ndarray | None = None) -> tuple[float, float]:
+    """Return display limits that show weak spots beside a saturated beam.
+
+    Parameters
+    ----------
+    data : ndarray of float
+        Intensities.
+    mask : ndarray of bool, optional
+        Pixels to leave out.
+
+    Returns
+    -------
+    tuple of 2 float
+        Low and high; high is above low also for a constant image.
+    """
+    values = data[np.isfinite(data) & (True if mask is None else ~mask)]
+    if values.size == 0:
+        return 0.0, 1.0
+    low, high = (float(x) for x in np.percentile(values, [1.0, 99.7]))
+    if high <= low:
+        low, high = float(values.min()), float(values.max())
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def format_table(found: Identification) -> str:
+    """Return the result as text.
+
+    Parameters
+    ----------
+    found : Identification
+        The result.
+
+    Returns
+    -------
+    str
+        Patterns, then space groups.
+    """
+    lines = [
+        f"{'pattern':<32} {'beam (row, col)':>17} {'|g1| px':>8} {'1/Å':>7} {'ratio':>6} {'angle':>6} "
+        f"{'spots':>5}  {'class':<6} {'P':>5}  by lattice"
+    ]
+    for result in found.patterns:
+        lines += _pattern_lines(result)
+    lines.append("")
+    if not found.n_used:
+        return "\n".join([*lines, "No pattern could be used: no statement about the space group."])
+    lines.append(
+        f"{'space group':<14} {'P':>7}   same patterns on every axis ({found.space_groups.rule} rule)"
+    )
+    posterior = found.space_groups
+    for number, name, p in zip(posterior.groups, posterior.symbols, posterior.probabilities, strict=True):
+        others = ", ".join(map(str, same_patterns(number)))
+        bar = "#" * round(20 * p)
+        lines.append(f"{number:>4} {name:<9} {100 * p:6.1f}%   {others:<28} {bar}".rstrip())
+    if posterior.none_of_these > 0.5:
+        lines.append(
+            f"None of these is more likely (P = {posterior.none_of_these:.2f}): no pattern has a lattice of the scheme's "
+            "groups and axes; the numbers above hold only if the crystal has one of them."
+        )
+    if any(r.used and r.best_class[0].startswith("C") for r in found.patterns):
+        lines.append("A hexagonal net is also what hexagonal and trigonal crystals show along [0001].")
+    return "\n".join(lines)
+
+
+def _pattern_lines(result: PatternResult) -> list[str]:
+    name = result.pattern.name
+    name = name if len(name) <= 32 else "…" + name[-31:]
+    if not result.used:
+        return [f"{name:<32} refused ({result.reason}): {result.detail}"]
+    lattice, best = result.lattice, result.best_class
+    by_lattice = result.lattice_classes.probabilities
+    second = result.scheme.labels[int(np.argmax(by_lattice))]
+    g1 = result.g1_inv_angstrom
+    return [
+        f"{name:<32} {f'({result.beam.rc[0]:.1f}, {result.beam.rc[1]:.1f})':>17} "
+        f"{np.linalg.norm(lattice.g1_px):8.2f} {'-' if g1 is None else f'{g1:.4f}':>7} {lattice.ratio:6.3f} "
+        f"{lattice.angle_deg:6.2f} {lattice.n_spots:5d}  {best[0]:<6} {best[1]:5.2f}  "
+        f"{second} {by_lattice.max() * (1 - result.none_of_these):.2f}"
+    ]
+
+
+def plot_identification(found: Identification) -> Figure:
+    """Draw patterns with centre, spots and lattice, what the network saw, and the probabilities.
+
+    Parameters
+    ----------
+    found : Identification
+        The result.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Not bound to any display.
+    """
+    from matplotlib.figure import Figure
+
+    shown = found.patterns[:MAX_PANELS]
+    figure = Figure(figsize=(3.2 * (len(shown) + 1), 6.6), layout="constrained")
+    grid = figure.subplots(2, len(shown) + 1, squeeze=False)
+    for column, result in enumerate(shown):
+        _draw_pattern(grid[0, column], result)
+        _draw_classes(grid[1, column], result)
+    _draw_groups(grid[0, -1], found)
+    _draw_text(grid[1, -1], found)
+    return figure
+
+
+def save_picture(found: Identification, path: Path | str, dpi: int = 120) -> None:
+    """Write the picture of a result; the format follows the extension (png, pdf, svg)."""
+    figure = plot_identification(found)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=dpi)
+
+
+def _draw_pattern(axes: Axes, result: PatternResult) -> None:
+    data = result.pattern.data
+    low, high = contrast_limits(data, result.pattern.mask)
+    axes.imshow(np.clip((data - low) / (high - low), 0, 1) ** 0.5, cmap="gray", interpolation="nearest")
+    if result.lattice is not None:
+        lattice = result.lattice
+        on, off = lattice.spots.rc[lattice.indexed], lattice.spots.rc[~lattice.indexed]
+        axes.scatter(on[:, 1], on[:, 0], s=28, facecolors="none", edgecolors="#2bb5ff", linewidths=0.8)
+        axes.scatter(off[:, 1], off[:, 0], s=28, facecolors="none", edgecolors="#ffb000", linewidths=0.8)
+        for vector, name in ((lattice.g1_px, "g1"), (lattice.g2_px, "g2")):
+            tip = lattice.beam_rc + vector
+            axes.annotate(
+                "",
+                xy=tip[::-1],
+                xytext=lattice.beam_rc[::-1],
+                arrowprops={"arrowstyle": "->", "color": "#ff5a36", "lw": 1.6},
+            )
+            axes.text(tip[1], tip[0], f" {name}", color="#ff5a36", fontsize=8)
+    if result.beam is not None:
+        axes.plot(result.beam.rc[1], result.beam.rc[0], "+", color="#ff5a36", markersize=9)
+    axes.set_xlim(-0.5, data.shape[1] - 0.5)
+    axes.set_ylim(data.shape[0] - 0.5, -0.5)
+    axes.set_axis_off()
+    axes.set_title(result.pattern.name, fontsize=8)
+
+
+def _draw_classes(axes: Axes, result: PatternResult) -> None:
+    if not result.used:
+        axes.set_axis_off()
+        axes.text(
+            0.5,
+            0.6,
+            f"refused: {result.reason}\n\n{result.detail}",
+            ha="center",
+            va="center",
+            wrap=True,
+            fontsize=8,
+        )
+        return
+    order = np.argsort(result.class_probabilities)[::-1][:5]
+    labels = [result.scheme.labels[i] for i in order] + ["none"]
+    ours = [(1 - result.none_of_these) * result.class_probabilities[i] for i in order] + [
+        result.none_of_these
+    ]
+    lattice = [(1 - result.none_of_these) * result.lattice_classes.probabilities[i] for i in order]
+    y = np.arange(len(labels))
+    axes.barh(y - 0.2, ours, 0.4, color="#2b6cb0", label="network")
+    axes.barh(y + 0.2, [*lattice, result.none_of_these], 0.4, color="#a0c4e8", label="lattice alone")
+    axes.set_yticks(y, labels)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("probability of the pattern class")
+    axes.legend(fontsize=7, loc="lower right")
+    size = result.training_image.shape[0]
+    inset = axes.inset_axes((0.52, 0.42, 0.46, 0.56))
+    inset.imshow(result.training_image, cmap="gray", vmin=0, vmax=1)
+    inset.set_axis_off()
+    inset.set_title(f"network input, {size} px", fontsize=6, pad=2)
+
+
+def _draw_groups(axes: Axes, found: Identification) -> None:
+    if not found.n_used:
+        axes.set_axis_off()
+        return
+    posterior = found.space_groups
+    names = [f"{number}\n{name}" for number, name in zip(posterior.groups, posterior.symbols, strict=True)]
+    bars = axes.bar(names, posterior.probabilities, color="#2b6cb0")
+    axes.bar_label(bars, [f"{100 * p:.1f} %" for p in posterior.probabilities], fontsize=7)
+    axes.set_ylim(0, 1.08)
+    axes.set_ylabel("probability of the space group")
+    axes.set_title(f"{found.n_used} pattern(s), {posterior.rule} rule", fontsize=9)
+    axes.tick_params(axis="x", labelsize=7)
+
+
+def _draw_text(axes: Axes, found: Identification) -> None:
+    axes.set_axis_off()
+    if not found.n_used:
+        text = "No pattern could be used."
+    else:
+        first = found.space_groups.groups[0]
+        others = ", ".join(f"{g} {symbol(g)}" for g in same_patterns(first)) or "none"
+        text = (
+            f"Most probable: {first} {symbol(first)}\n\nSame spots on every axis,\nnot to be told apart by them:\n{others}"
+            f"\n\nNone of the groups\nof the scheme: {found.space_groups.none_of_these:.2f}"
+        )
+    if len(found.patterns) > MAX_PANELS:
+        text += f"\n\nFirst {MAX_PANELS} of {len(found.patterns)} patterns shown."
+    axes.text(0.0, 0.95, text, va="top", fontsize=9, transform=axes.transAxes)

@@ -1,0 +1,42 @@
+"""Several signals of one crystal, one space-group table."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from napari_sadp.identify import Identification, combine_results, identify_patterns
+
+if TYPE_CHECKING:
+    from napari_sadp.signals.sad_pattern2d import SADPattern2D
+
+
+def combine_signals(
+    *signals: SADPattern2D | Identification, rule: str = "product", **options: Any
+) -> Identification:
+    """Combine signals, or what `SADPattern2D.identify` gave for them, as patterns of one crystal.
+
+    Parameters
+    ----------
+    *signals : SADPattern2D or Identification
+        Any number of each; results are combined as they are, signals are identified first.
+    rule : {"product", "mean"}
+        How the patterns combine.
+    **options
+        Options of `napari_sadp.identify_patterns` for the signals.
+
+    Returns
+    -------
+    Identification
+        Results of all frames of all signals, and the space groups.
+
+    Raises
+    ------
+    ValueError
+        If there is no signal, or results come from different class schemes.
+    """
+    found = [
+        item if isinstance(item, Identification) else identify_patterns(item.to_stack(), **options)
+        for item in signals
+    ]
+    return combine_results(chain.from_iterable(item.patterns for item in found), rule=rule)
