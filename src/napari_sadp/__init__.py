@@ -32,7 +32,28 @@ _PUBLIC = {
     "to_training_image": "geometry.convention",
 }
 
-__all__ = [*sorted(_PUBLIC), "__version__"]
+__all__ = [
+    "Crystal",
+    "DiffractionPattern",
+    "Identification",
+    "PatternResult",
+    "SpotLattice",
+    "__version__",
+    "analyse_pattern",
+    "build_scheme",
+    "combine_results",
+    "combine_signals",
+    "find_structure",
+    "identify_patterns",
+    "load_catalogue",
+    "load_classifier",
+    "load_crystal",
+    "read_patterns",
+    "read_stacks",
+    "render_pattern",
+    "simulate_kinematic",
+    "to_training_image",
+]
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.analyse import analyse_pattern

@@ -102,7 +102,8 @@ def read_axes(raw: list[dict[str, Any]], shape: tuple[int, ...]) -> tuple[list[S
         return [StackAxis("", size) for size in shape], [None] * len(shape)
     axes = []
     for axis, size in zip(raw, shape, strict=True):
-        scale, offset = _number(axis.get("scale"), 1.0), _number(axis.get("offset"), 0.0)
+        # an axis without a scale (a non-uniform one) must not pass for one of scale 1
+        scale, offset = _number(axis.get("scale"), math.nan), _number(axis.get("offset"), 0.0)
         axes.append(StackAxis(str(axis.get("name") or ""), size, normalise_unit(axis.get("units")), scale, offset))
     return axes, [axis.get("navigate") for axis in raw]
 
@@ -194,12 +195,17 @@ def calibrate(
                 f"(Nyquist frequency {reach / 2:.3g} 1/Å), treated as uncalibrated"
             )
     elif kind != "image" and (rows.units != "pixel" or cols.units != "pixel"):
-        keep = kind == "diffraction" and rows.units == cols.units
+        keep = kind == "diffraction" and rows.units == cols.units and _usable(rows) and _usable(cols)
         notes.append(_why_uncalibrated(cols if cols.units != "pixel" else rows, voltage_kv, length_mm))
     if not keep:
         rows, cols = _uncalibrated(rows, cols)
     rows, cols = (_checked_offset(axis, notes) for axis in (rows, cols))
     return pixel_size, kind, rows, cols, notes
+
+
+def navigation_axis(axis: StackAxis) -> StackAxis:
+    """Return an axis of a scan or series, counted in frames where its scale makes no sense."""
+    return axis if _usable(axis) and math.isfinite(axis.offset) else StackAxis(axis.name, axis.size)
 
 
 def oblong(rows: StackAxis, cols: StackAxis) -> bool:
@@ -230,8 +236,12 @@ def _kind(rows: StackAxis, cols: StackAxis, signal: dict[str, Any]) -> PatternKi
     return "diffraction" if "DIFFRACTION" in modes or is_reciprocal(velox_unit) else "unknown"
 
 
+def _usable(axis: StackAxis) -> bool:
+    return math.isfinite(axis.scale) and axis.scale != 0
+
+
 def _inv_angstrom(axis: StackAxis, voltage_kv: float | None, length_mm: float | None) -> float | None:
-    if not math.isfinite(axis.scale) or axis.scale == 0:
+    if not _usable(axis):
         return None
     if axis.units == "cm" and voltage_kv and length_mm:
         return screen_to_inv_angstrom(axis.scale * 10, length_mm, voltage_kv)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["PatternStack", "StackAxis", "read_patterns", "read_stacks", "stack_from_signal"]
 
 _MIN_SIDE = 2
+_LOAD_AT_ONCE_BYTES = 256 * 2**20
 _COLOUR_PLUGINS = {"Image", "TIFF", "numpy"}
 
 
@@ -111,7 +112,11 @@ class PatternStack:
         return int(np.prod(self.navigation_shape, dtype=int))
 
     def __iter__(self) -> Iterator[DiffractionPattern]:
-        return (self[i] for i in range(len(self)))
+        stack = self
+        if not isinstance(self.data, np.ndarray) and self.data.nbytes <= _LOAD_AT_ONCE_BYTES:
+            # chunks of a file may span all frames: loading them one by one would read the file once for each
+            stack = replace(self, data=self._load(self.data, "data"))
+        return (stack[i] for i in range(len(stack)))
 
     def __getitem__(self, index: int) -> DiffractionPattern:
         """Load one frame.
@@ -137,13 +142,7 @@ class PatternStack:
         if not 0 <= i < len(self):
             raise IndexError(f"frame {index} of a stack of {len(self)}")
         where = np.unravel_index(i, self.navigation_shape) if self.navigation_shape else ()
-        try:
-            with quiet():
-                frame = np.asarray(self.data[tuple(int(k) for k in where)])
-        except Exception as error:  # lazy data fail like the reader behind them, with anything
-            raise UnreadableFileError(
-                f"{self.source}: frame {i} cannot be read ({one_line(error)}); the file was moved, is truncated or damaged"
-            ) from error
+        frame = self._load(self.data[tuple(int(k) for k in where)], f"frame {i}")
         frame, notes = self._squared(frame)
         return DiffractionPattern(
             frame,
@@ -155,6 +154,15 @@ class PatternStack:
             kind=self.kind,
             notes=(*self.notes, *notes),
         )
+
+    def _load(self, lazy: Any, what: str) -> np.ndarray:
+        try:
+            with quiet():
+                return np.asarray(lazy)
+        except Exception as error:  # lazy data fail like the reader behind them, with anything
+            raise UnreadableFileError(
+                f"{self.source}: {what} cannot be read ({one_line(error)}); the file was moved, is truncated or damaged"
+            ) from error
 
     def _squared(self, frame: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         rows, cols = self.axes[-2:]
@@ -303,7 +311,7 @@ def _stack(signal: dict[str, Any], plugin: str, source: str) -> PatternStack | s
     return PatternStack(
         data,
         pixel_size_inv_angstrom=size,
-        axes=(*(axes[i] for i in others if axes[i].size != 1), rows, cols),
+        axes=(*(_meta.navigation_axis(axes[i]) for i in others if axes[i].size != 1), rows, cols),
         voltage_kv=voltage,
         camera_length_mm=length,
         kind=kind,
