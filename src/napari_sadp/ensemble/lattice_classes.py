@@ -26,9 +26,9 @@ _NONE_DENSITY = 1.0 / (np.log(5.0) * np.radians(30.0))
 P_SPOT_ALLOWED = 0.85
 P_SPOT_FORBIDDEN = 0.10
 #: Nodes are counted out to the radius that holds this share of the indexed spots.
-_NODE_QUANTILE = 0.8
-#: Bound on the log-likelihood ratio that nodes may give, since neighbouring nodes are not independent.
-_MAX_NODE_LOG_RATIO = 8.0
+_NODE_QUANTILE = 0.9
+#: Weight of the evidence of a node: Friedel and symmetry mates show or hide together, so that nodes are not independent.
+_NODE_WEIGHT = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,4 +141,4 @@ def _node_log_likelihood(lattice: SpotLattice, transform: np.ndarray, appearance
             if moved in absent:
                 total += filled if node in spots else hidden
         best = max(best, total)
-    return float(np.clip(best, -_MAX_NODE_LOG_RATIO, _MAX_NODE_LOG_RATIO))
+    return float(_NODE_WEIGHT * best)
