@@ -55,7 +55,9 @@ def imports(path: Path):
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             prefix = ".".join([*base, node.module] if node.module else base)
-            names = [prefix] if prefix != "napari_sadp" else [f"{prefix}.{alias.name}" for alias in node.names]
+            names = (
+                [prefix] if prefix != "napari_sadp" else [f"{prefix}.{alias.name}" for alias in node.names]
+            )
         for name in names:
             yield name, id(node) not in typing_only
 

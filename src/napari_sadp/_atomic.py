@@ -46,7 +46,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"{target.parent}: no such folder, so that {target.name} cannot be written there")
+        raise FileNotFoundError(
+            f"{target.parent}: no such folder, so that {target.name} cannot be written there"
+        )
     if target.is_dir():
         raise IsADirectoryError(f"{target}: is a folder, expected the name of a file")
     temporary = target.with_name(f".{target.stem[:80]}.{secrets.token_hex(8)}.tmp{target.suffix}")

@@ -40,7 +40,13 @@ _PREFIXED_LENGTH = {
     "mrads": "mrad",
 } | {
     f"{word}{ending}": symbol
-    for word, symbol in (("nanomet", "nm"), ("micromet", "um"), ("picomet", "pm"), ("millimet", "mm"), ("met", "m"))
+    for word, symbol in (
+        ("nanomet", "nm"),
+        ("micromet", "um"),
+        ("picomet", "pm"),
+        ("millimet", "mm"),
+        ("met", "m"),
+    )
     for ending in ("er", "ers", "re", "res")
 }
 

@@ -55,7 +55,12 @@ class PatternRefusedError(SadpError):
     """
 
     def __init__(
-        self, reason: RefusalReason, detail: str, *, beam: DirectBeam | None = None, spots: SpotList | None = None
+        self,
+        reason: RefusalReason,
+        detail: str,
+        *,
+        beam: DirectBeam | None = None,
+        spots: SpotList | None = None,
     ) -> None:
         if reason not in REFUSAL_REASONS:
             raise ValueError(f"reason is {reason!r}, expected one of {', '.join(REFUSAL_REASONS)}")

@@ -67,6 +67,13 @@ def contrast_limits(data: np.ndarray, mask: np.ndarray | None = None) -> tuple[f
     return (low, high) if high > low else (low, low + 1.0)
 
 
+def percent(probability: float) -> str:
+    """Return a probability as text that never claims certainty: ``"62.5 %"``, ``"> 99.9 %"``, ``"< 0.1 %"``."""
+    if probability > 0.999:
+        return "> 99.9 %"
+    return "< 0.1 %" if probability < 0.001 else f"{100 * probability:.1f} %"
+
+
 def format_table(found: Identification) -> str:
     """Return the result as text.
 
@@ -96,7 +103,7 @@ def format_table(found: Identification) -> str:
     for number, name, p in zip(posterior.groups, posterior.symbols, posterior.probabilities, strict=True):
         others = ", ".join(map(str, same_patterns(number)))
         bar = "#" * round(20 * p)
-        lines.append(f"{number:>4} {name:<9} {100 * p:6.1f}%   {others:<28} {bar}".rstrip())
+        lines.append(f"{number:>4} {name:<9} {percent(p):>8}  {others:<28} {bar}".rstrip())
     if posterior.none_of_these > 0.5:
         lines.append(
             f"None of these is more likely (P = {posterior.none_of_these:.2f}): no pattern has a lattice of the scheme's "
@@ -140,13 +147,15 @@ def plot_identification(found: Identification) -> Figure:
     from matplotlib.figure import Figure
 
     shown = found.patterns[:MAX_PANELS]
-    figure = Figure(figsize=(3.2 * (len(shown) + 1), 6.6), layout="constrained")
-    grid = figure.subplots(2, len(shown) + 1, squeeze=False)
+    figure = Figure(figsize=(3.1 * (len(shown) + 1), 8.6), layout="constrained")
+    grid = figure.subplots(3, len(shown) + 1, squeeze=False, height_ratios=(1.25, 0.9, 0.8))
     for column, result in enumerate(shown):
         _draw_pattern(grid[0, column], result)
-        _draw_classes(grid[1, column], result)
+        _draw_input(grid[1, column], result)
+        _draw_classes(grid[2, column], result)
     _draw_groups(grid[0, -1], found)
     _draw_text(grid[1, -1], found)
+    grid[2, -1].set_axis_off()
     return figure
 
 
@@ -183,38 +192,33 @@ def _draw_pattern(axes: Axes, result: PatternResult) -> None:
     axes.set_title(result.pattern.name, fontsize=8)
 
 
+def _draw_input(axes: Axes, result: PatternResult) -> None:
+    axes.set_axis_off()
+    if not result.used:
+        text = f"refused: {result.reason}\n\n{result.detail}"
+        axes.text(0.5, 0.8, text, ha="center", va="top", wrap=True, fontsize=9, transform=axes.transAxes)
+        return
+    axes.imshow(result.training_image, cmap="gray", vmin=0, vmax=1)
+    axes.set_title(f"as the network sees it, {len(result.training_image)} px", fontsize=8)
+
+
 def _draw_classes(axes: Axes, result: PatternResult) -> None:
     if not result.used:
         axes.set_axis_off()
-        axes.text(
-            0.5,
-            0.6,
-            f"refused: {result.reason}\n\n{result.detail}",
-            ha="center",
-            va="center",
-            wrap=True,
-            fontsize=8,
-        )
         return
-    order = np.argsort(result.class_probabilities)[::-1][:5]
-    labels = [result.scheme.labels[i] for i in order] + ["none"]
-    ours = [(1 - result.none_of_these) * result.class_probabilities[i] for i in order] + [
-        result.none_of_these
-    ]
-    lattice = [(1 - result.none_of_these) * result.lattice_classes.probabilities[i] for i in order]
-    y = np.arange(len(labels))
+    order = np.argsort(result.class_probabilities)[::-1][:3]
+    fits = 1 - result.none_of_these
+    ours = [*(fits * result.class_probabilities[order]), result.none_of_these]
+    lattice = [*(fits * result.lattice_classes.probabilities[order]), result.none_of_these]
+    y = np.arange(len(ours))
     axes.barh(y - 0.2, ours, 0.4, color="#2b6cb0", label="network")
-    axes.barh(y + 0.2, [*lattice, result.none_of_these], 0.4, color="#a0c4e8", label="lattice alone")
-    axes.set_yticks(y, labels)
+    axes.barh(y + 0.2, lattice, 0.4, color="#a0c4e8", label="lattice alone")
+    axes.set_yticks(y, [*(result.scheme.labels[i] for i in order), "none"])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    axes.set_xlabel("probability of the pattern class")
+    axes.set_xlabel("probability of the class", fontsize=8)
+    axes.tick_params(labelsize=8)
     axes.legend(fontsize=7, loc="lower right")
-    size = result.training_image.shape[0]
-    inset = axes.inset_axes((0.52, 0.42, 0.46, 0.56))
-    inset.imshow(result.training_image, cmap="gray", vmin=0, vmax=1)
-    inset.set_axis_off()
-    inset.set_title(f"network input, {size} px", fontsize=6, pad=2)
 
 
 def _draw_groups(axes: Axes, found: Identification) -> None:
@@ -224,7 +228,7 @@ def _draw_groups(axes: Axes, found: Identification) -> None:
     posterior = found.space_groups
     names = [f"{number}\n{name}" for number, name in zip(posterior.groups, posterior.symbols, strict=True)]
     bars = axes.bar(names, posterior.probabilities, color="#2b6cb0")
-    axes.bar_label(bars, [f"{100 * p:.1f} %" for p in posterior.probabilities], fontsize=7)
+    axes.bar_label(bars, [percent(p) for p in posterior.probabilities], fontsize=7)
     axes.set_ylim(0, 1.08)
     axes.set_ylabel("probability of the space group")
     axes.set_title(f"{found.n_used} pattern(s), {posterior.rule} rule", fontsize=9)

@@ -33,7 +33,7 @@ _BEAM_SHIFT = 8.0  # the direct beam is this far from the centre of the frame, a
 _SPOT_SIGMA = 2.0  # [px]
 _STRONGEST = 4000.0  # height of the strongest diffracted beam [counts]
 _DIRECT_BEAM = 4.0  # height of the direct beam over that
-_THICKNESS = 8.0  # [nm]
+_THICKNESS = 5.0  # [nm]
 _FLOOR = 12.0  # constant background [counts]
 _DIFFUSE = 150.0  # background under the direct beam [counts] ...
 _DIFFUSE_RADIUS = 30.0  # ... and the radius at which it has fallen to 1/e [px]
@@ -172,8 +172,6 @@ def sample_stack(
     for frame, zone in enumerate(map(check_zone_axis, zones)):
         # seeds of sequences are independent, also when two samples use neighbouring numbers
         seed = int(np.random.SeedSequence([sample.seed, frame]).generate_state(1)[0])
-        pattern = simulated_sample(
-            sample.formula, sample.space_group, zone, voltage_kv=voltage_kv, seed=seed
-        )
+        pattern = simulated_sample(sample.formula, sample.space_group, zone, voltage_kv=voltage_kv, seed=seed)
         patterns.append(replace(pattern, frame=frame))
     return patterns

@@ -84,7 +84,12 @@ def test_decorating_keeps_symmetry_and_changes_intensities():
 
 def test_same_seed_same_crystals(scheme):
     names = [
-        [c.name + str(c.cell) for _, c in choose_crystals(scheme, validation=False, per_behaviour=4, rng=np.random.default_rng(7))]
+        [
+            c.name + str(c.cell)
+            for _, c in choose_crystals(
+                scheme, validation=False, per_behaviour=4, rng=np.random.default_rng(7)
+            )
+        ]
         for _ in range(2)
     ]
     assert names[0] == names[1]

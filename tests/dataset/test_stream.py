@@ -54,7 +54,9 @@ def test_without_imperfections_it_is_the_renderer(library):
         rc = library.position[row] * g1_length(96) + beam_position(96)
         mirrored = rc * [1, -1] + [0, 95]
         expected = [
-            normalise_image(render_gaussians(p.astype(np.float32), library.intensity[row], 0.12 * g1_length(96), (96, 96)))
+            normalise_image(
+                render_gaussians(p.astype(np.float32), library.intensity[row], 0.12 * g1_length(96), (96, 96))
+            )
             for p in (rc, mirrored)
         ]
         # the power of 0.35 magnifies rounding where nothing is, so compare before it

@@ -67,9 +67,7 @@ def test_likelihood_of_a_certain_class_is_the_share_of_its_axes(scheme):
     assert likelihood == pytest.approx([1 / 16, 0, 0, 0, 0])
 
 
-@pytest.mark.parametrize(
-    "bad", [np.zeros(60), np.full(60, -1.0), np.ones(59), np.full(60, np.nan)]
-)
+@pytest.mark.parametrize("bad", [np.zeros(60), np.full(60, -1.0), np.ones(59), np.full(60, np.nan)])
 def test_wrong_probabilities_are_refused(scheme, bad):
     with pytest.raises(ValueError, match="class_probabilities"):
         group_likelihood(bad, scheme)

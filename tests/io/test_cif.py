@@ -6,15 +6,17 @@ import re
 
 import numpy as np
 import pytest
+from support.shared import SHARED
 
 from napari_sadp.errors import StructureError
 from napari_sadp.io.cif import load_crystal
 from napari_sadp.labels.spacegroups import behaviours, is_allowed
 from napari_sadp.simulation.kinematic import structure_factors
-from support.shared import SHARED
 
 CIFS = SHARED / "structures" / "cif"
-needs_cifs = pytest.mark.skipif(not CIFS.is_dir(), reason=f"no folder of CIFs beside the checkout ({CIFS.name})")
+needs_cifs = pytest.mark.skipif(
+    not CIFS.is_dir(), reason=f"no folder of CIFs beside the checkout ({CIFS.name})"
+)
 HKL = np.array([(h, k, l) for h in range(5) for k in range(5) for l in range(5) if h + k + l])
 
 CELL = """data_x
@@ -67,7 +69,9 @@ def test_primitive_cell_becomes_the_conventional_one(tmp_path):
 
 def test_ions_and_shared_sites(tmp_path):
     atoms = "Fe1 Fe3+ 0 0 0\nAl1 Al3+ 0 0 0"
-    crystal = load_crystal(write(tmp_path / "x.cif", symmetry="_symmetry_Int_Tables_number 221", atoms=atoms, a=3.0))
+    crystal = load_crystal(
+        write(tmp_path / "x.cif", symmetry="_symmetry_Int_Tables_number 221", atoms=atoms, a=3.0)
+    )
     assert set(crystal.elements) == {"Fe", "Al"}
     assert len(np.unique(crystal.positions, axis=0)) == 1
 

@@ -61,7 +61,9 @@ def test_rosettasciio_sees_velox(tmp_path):
 
 @pytest.mark.parametrize(("name", "variant"), FORMATS)
 def test_uncalibrated(tmp_path, name, variant):
-    path = write_container(tmp_path / name, counts((32, 32), "uint16"), Acquisition(units=None), variant=variant)
+    path = write_container(
+        tmp_path / name, counts((32, 32), "uint16"), Acquisition(units=None), variant=variant
+    )
     [pattern] = read_patterns(path)
     assert pattern.pixel_size_inv_angstrom is None
     assert pattern.voltage_kv == pytest.approx(200.0)

@@ -49,7 +49,13 @@ def write(path):
             for name, size, unit in names
         ]
         data = DATA.astype(np.uint8)[None]
-        signal = {"data": data, "axes": axes, "metadata": {}, "original_metadata": {}, "attributes": {"_lazy": False}}
+        signal = {
+            "data": data,
+            "axes": axes,
+            "metadata": {},
+            "original_metadata": {},
+            "attributes": {"_lazy": False},
+        }
         file_writer(str(path), signal, navigator=np.zeros((1, 3), np.uint8))
     else:
         from skimage.io import imsave
@@ -190,7 +196,9 @@ def test_dm4_called_dm3_is_read(tmp_path):
 
 
 def test_spectra_only(tmp_path, capfd):
-    path = write_hspy(tmp_path / "p.hspy", np.arange(40.0).reshape(4, 10), ["", "eV"], [1.0, 1.0], navigate=[True, False])
+    path = write_hspy(
+        tmp_path / "p.hspy", np.arange(40.0).reshape(4, 10), ["", "eV"], [1.0, 1.0], navigate=[True, False]
+    )
     assert "no two-dimensional data" in refused(path, capfd)
     np.save(tmp_path / "line.npy", np.arange(10.0))
     assert "no two-dimensional data" in refused(tmp_path / "line.npy", capfd)
@@ -214,7 +222,9 @@ def test_missing_package_says_so(tmp_path, monkeypatch, capfd):
     assert "install" in message
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), RecursionError(), MemoryError(), ZeroDivisionError("a\nb" * 400)])
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), RecursionError(), MemoryError(), ZeroDivisionError("a\nb" * 400)]
+)
 def test_whatever_the_reader_raises(tmp_path, monkeypatch, capfd, error):
     def reader(*args, **kwargs):
         logging.getLogger("rsciio.digitalmicrograph").error("noise")

@@ -40,7 +40,14 @@ EXPECTED = {
     "metadata/fei_example_tem_stack.emd": ((2,), (3, 3), "image", None, 300.0, 478.0),
     "metadata/stem_haadf_image.emd": ((), (128, 128), "image", None, 300.0, 301.0),
     "metadata/test_diffraction_pattern.dm3": ((), (87, 87), "diffraction", 0.01744329, 200.0, 320.0),
-    "metadata/test_diffraction_pattern_tags_removed.dm3": ((), (87, 87), "diffraction", 0.01744330, 200.0, None),
+    "metadata/test_diffraction_pattern_tags_removed.dm3": (
+        (),
+        (87, 87),
+        "diffraction",
+        0.01744330,
+        200.0,
+        None,
+    ),
 }
 
 

@@ -29,7 +29,10 @@ def one(tmp_path, data, units, scales, **more):
 
 @pytest.mark.parametrize(
     ("unit", "factor"),
-    [(u, 0.1) for u in ("1/nm", "1 / nm", "nm^-1", "nm-1", "nm$^{-1}$", "nm⁻¹", "(1/nm)", "n_m^-1", "1/nanometer")]
+    [
+        (u, 0.1)
+        for u in ("1/nm", "1 / nm", "nm^-1", "nm-1", "nm$^{-1}$", "nm⁻¹", "(1/nm)", "n_m^-1", "1/nanometer")
+    ]
     + [(u, 1.0) for u in ("$A^{-1}$", "A^-1", "1/Å", "1/\u212b", "Å^-1", "\\AA^{-1}", "1/angstrom", "1/A")]
     + [("1 / µm", 1e-4), ("1/pm", 100.0), ("1/m", 1e-10)],
 )
@@ -125,7 +128,9 @@ def test_mrad_needs_the_voltage(tmp_path):
 @pytest.mark.parametrize(("length", "calibrated"), [(200.0, True), (0.2, True), (None, False)])
 def test_cm_on_the_screen_needs_camera_length(tmp_path, length, calibrated):
     tem = {"beam_energy": 200.0} | ({"camera_length": length} if length else {})
-    stack = one(tmp_path, ramp(144, 144), ["cm"] * 2, [0.016] * 2, metadata={"Acquisition_instrument": {"TEM": tem}})
+    stack = one(
+        tmp_path, ramp(144, 144), ["cm"] * 2, [0.016] * 2, metadata={"Acquisition_instrument": {"TEM": tem}}
+    )
     assert stack.kind == "diffraction"
     if calibrated:
         assert stack.pixel_size_inv_angstrom == pytest.approx(0.16 / (200 * electron_wavelength(200)))
@@ -235,7 +240,8 @@ class TestPixelTypes:
         np.testing.assert_allclose(pattern.data, colour[..., 2::-1] @ [0.299, 0.587, 0.114], atol=1e-3)
 
     @pytest.mark.parametrize(
-        ("suffix", "channels"), [(".tif", 3), (".tif", 4), (".png", 3), (".png", 4), (".bmp", 3), (".npy", 3), (".npy", 4)]
+        ("suffix", "channels"),
+        [(".tif", 3), (".tif", 4), (".png", 3), (".png", 4), (".bmp", 3), (".npy", 3), (".npy", 4)],
     )
     def test_colour(self, tmp_path, suffix, channels):
         colour = np.random.default_rng(1).integers(0, 256, (20, 30, channels)).astype(np.uint8)
@@ -262,8 +268,24 @@ class TestPixelTypes:
 class TestAxes:
     def test_index_in_array_rules(self):
         raw = [
-            {"name": "x", "size": 5, "index_in_array": 1, "units": "1/nm", "scale": 0.3, "offset": 0, "navigate": False},
-            {"name": "y", "size": 4, "index_in_array": 0, "units": "1/nm", "scale": 0.3, "offset": 0, "navigate": False},
+            {
+                "name": "x",
+                "size": 5,
+                "index_in_array": 1,
+                "units": "1/nm",
+                "scale": 0.3,
+                "offset": 0,
+                "navigate": False,
+            },
+            {
+                "name": "y",
+                "size": 4,
+                "index_in_array": 0,
+                "units": "1/nm",
+                "scale": 0.3,
+                "offset": 0,
+                "navigate": False,
+            },
         ]
         axes, _ = _meta.read_axes(raw, (4, 5))
         assert [axis.name for axis in axes] == ["y", "x"]
@@ -352,7 +374,8 @@ def test_patterns_win_over_images(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("energy", "expected"), [(200.0, 200.0), (200000.0, 200.0), (0.0, None), (-1.0, None), ("n/a", None), (1e12, None)]
+    ("energy", "expected"),
+    [(200.0, 200.0), (200000.0, 200.0), (0.0, None), (-1.0, None), ("n/a", None), (1e12, None)],
 )
 def test_beam_energy(energy, expected):
     signal = {"metadata": {"Acquisition_instrument": {"TEM": {"beam_energy": energy}}}}
@@ -362,13 +385,19 @@ def test_beam_energy(energy, expected):
 @pytest.mark.parametrize(
     "original",
     [
-        {"ImageList": {"TagGroup0": {"ImageTags": {"Microscope Info": {"Voltage": 3e5, "STEM Camera Length": 80.0}}}}},
+        {
+            "ImageList": {
+                "TagGroup0": {"ImageTags": {"Microscope Info": {"Voltage": 3e5, "STEM Camera Length": 80.0}}}
+            }
+        },
         {
             "ImageList": {
                 "TagGroup0": {
                     "ImageTags": {
                         "source": {
-                            "Tags at creation": {"Microscope Info": {"Voltage": 3e5, "STEM Camera Length": 80.0}}
+                            "Tags at creation": {
+                                "Microscope Info": {"Voltage": 3e5, "STEM Camera Length": 80.0}
+                            }
                         }
                     }
                 }

@@ -15,7 +15,9 @@ RC = np.array([[127.5, 127.5], [100.123456789, 140.0], [1e-7, 255.0]])
 
 def test_round_trip(tmp_path):
     columns = {"g_inv_angstrom": [0.0, 0.5, 1.0], "intensity": [1e6, 2.5, -3.0], "snr": [50.0, 5.0, np.nan]}
-    path = write_spots(tmp_path / "s.csv", RC, indices=[[0, 0], [1, -1], [9, 9]], indexed=[True, True, False], **columns)
+    path = write_spots(
+        tmp_path / "s.csv", RC, indices=[[0, 0], [1, -1], [9, 9]], indexed=[True, True, False], **columns
+    )
     table = read_spots(path)
     assert list(table) == ["row_px", "col_px", "m", "n", "g_inv_angstrom", "intensity", "snr"]
     np.testing.assert_allclose(np.stack([table["row_px"], table["col_px"]], axis=1), RC, rtol=1e-9)
@@ -26,7 +28,9 @@ def test_round_trip(tmp_path):
 
 
 def test_what_a_spreadsheet_sees(tmp_path):
-    path = write_spots(tmp_path / "s.csv", RC[:2], indices=[[0, 0], [1, -1]], extra={"grain": ["a,b", "c"], "run": [1, 2]})
+    path = write_spots(
+        tmp_path / "s.csv", RC[:2], indices=[[0, 0], [1, -1]], extra={"grain": ["a,b", "c"], "run": [1, 2]}
+    )
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))
     assert lines[0] == ["row_px", "col_px", "m", "n", "grain", "run"]
@@ -36,7 +40,11 @@ def test_what_a_spreadsheet_sees(tmp_path):
 
 def test_empty_list(tmp_path):
     table = read_spots(write_spots(tmp_path / "s.csv", np.empty((0, 2)), snr=[]))
-    assert {name: values.shape for name, values in table.items()} == {"row_px": (0,), "col_px": (0,), "snr": (0,)}
+    assert {name: values.shape for name, values in table.items()} == {
+        "row_px": (0,),
+        "col_px": (0,),
+        "snr": (0,),
+    }
     assert list(read_spots(write_spots(tmp_path / "t.csv", []))) == ["row_px", "col_px"]
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_sadp.labels.lattice2d import gram, planar_basis, gauss_reduce
+from napari_sadp.labels.lattice2d import gauss_reduce, gram, planar_basis
 from napari_sadp.labels.scheme import build_scheme, disc_nodes
 from napari_sadp.labels.spacegroups import behaviours, is_allowed
 from napari_sadp.labels.visible import visible_pattern
@@ -39,9 +39,14 @@ def test_a_forbidden_spot_that_lights_up_changes_the_class():
     basis, nodes = plane((0, 1, 1))
     diamond = is_allowed(behaviours(227)[0], nodes @ basis)
     lit = diamond | ((np.abs(nodes @ basis) == (2, 0, 0)).all(axis=1))
-    assert visible_pattern(nodes, diamond, basis @ basis.T, scheme).class_index == scheme.index_of["227a", (0, 1, 1)]
+    assert (
+        visible_pattern(nodes, diamond, basis @ basis.T, scheme).class_index
+        == scheme.index_of["227a", (0, 1, 1)]
+    )
     # 200 in [011] is forbidden for 227a, 227b and 227g, allowed for 225 alone
-    assert visible_pattern(nodes, lit, basis @ basis.T, scheme).class_index == scheme.index_of["225", (0, 1, 1)]
+    assert (
+        visible_pattern(nodes, lit, basis @ basis.T, scheme).class_index == scheme.index_of["225", (0, 1, 1)]
+    )
 
 
 @pytest.mark.parametrize("visible", [0, 1])

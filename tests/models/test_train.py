@@ -13,7 +13,13 @@ from napari_sadp.models import train as trainer
 from napari_sadp.models.train import TrainConfig, train
 from napari_sadp.models.weights import load_weights
 
-SMALL = {"groups": (225, 229), "size": 32, "crystals_per_behaviour": 2, "batch_size": 8, "validation_samples": 40}
+SMALL = {
+    "groups": (225, 229),
+    "size": 32,
+    "crystals_per_behaviour": 2,
+    "batch_size": 8,
+    "validation_samples": 40,
+}
 
 
 def config(**changes):

@@ -19,7 +19,9 @@ from napari_sadp.simulation.kinematic import (
 )
 from napari_sadp.simulation.scattering import electron_scattering_factor
 
-HKL = np.array([(h, k, l) for h in range(-4, 5) for k in range(-4, 5) for l in range(-4, 5) if (h, k, l) != (0, 0, 0)])
+HKL = np.array(
+    [(h, k, l) for h in range(-4, 5) for k in range(-4, 5) for l in range(-4, 5) if (h, k, l) != (0, 0, 0)]
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +68,36 @@ def test_friedel_pairs_and_cubic_equivalents(silicon):
 
 
 def test_structure_factor_does_not_depend_on_the_origin(silicon):
-    moved = Crystal("Si", silicon.cell, silicon.elements, silicon.positions + 0.137, silicon.occupancies, silicon.b_iso, 227)
-    assert np.allclose(np.abs(structure_factors(silicon, HKL)), np.abs(structure_factors(moved, HKL)), atol=1e-9)
+    moved = Crystal(
+        "Si",
+        silicon.cell,
+        silicon.elements,
+        silicon.positions + 0.137,
+        silicon.occupancies,
+        silicon.b_iso,
+        227,
+    )
+    assert np.allclose(
+        np.abs(structure_factors(silicon, HKL)), np.abs(structure_factors(moved, HKL)), atol=1e-9
+    )
 
 
 def test_partial_occupancy_is_linear():
     def cell(occupancies):
-        return Crystal("X", (4.0, 4.0, 4.0, 90.0, 90.0, 90.0), ("Fe", "Al"), np.zeros((2, 3)), np.array(occupancies), np.full(2, 0.5), 221)
+        return Crystal(
+            "X",
+            (4.0, 4.0, 4.0, 90.0, 90.0, 90.0),
+            ("Fe", "Al"),
+            np.zeros((2, 3)),
+            np.array(occupancies),
+            np.full(2, 0.5),
+            221,
+        )
 
     mixed = structure_factors(cell([0.3, 0.7]), HKL)
-    assert np.allclose(mixed, 0.3 * structure_factors(cell([1, 0]), HKL) + 0.7 * structure_factors(cell([0, 1]), HKL))
+    assert np.allclose(
+        mixed, 0.3 * structure_factors(cell([1, 0]), HKL) + 0.7 * structure_factors(cell([0, 1]), HKL)
+    )
 
 
 def test_scattering_factors_are_electron_factors():

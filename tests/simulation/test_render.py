@@ -18,7 +18,8 @@ def test_gaussians_against_the_formula():
     image = render_gaussians(rc, np.array([2.0, 0.5]), 1.7, (20, 24))
     row, col = np.mgrid[:20, :24]
     expected = sum(
-        h * np.exp(-((row - r) ** 2 + (col - c) ** 2) / (2 * 1.7**2)) for (r, c), h in zip(rc, (2.0, 0.5), strict=True)
+        h * np.exp(-((row - r) ** 2 + (col - c) ** 2) / (2 * 1.7**2))
+        for (r, c), h in zip(rc, (2.0, 0.5), strict=True)
     )
     assert np.allclose(image, expected)
 

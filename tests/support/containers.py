@@ -51,7 +51,9 @@ class Acquisition:
     dm_data_type: int | None = None
 
 
-def write_container(path: Path, data: np.ndarray, about: Acquisition | None = None, *, variant: str = "velox") -> Path:
+def write_container(
+    path: Path, data: np.ndarray, about: Acquisition | None = None, *, variant: str = "velox"
+) -> Path:
     """Write (rows, cols) or (frames, rows, cols) data; the extension chooses the format, `variant` the kind of emd."""
     about = Acquisition() if about is None else about
     suffix = path.suffix.lower()
@@ -107,7 +109,10 @@ class _DmEncoder:
 
 def write_dm(path: Path, data: np.ndarray, about: Acquisition, *, version: int = 3) -> Path:
     """Write a dm3 or dm4 file with a thumbnail and one image."""
-    thumbnail = {"ImageData": _dm_image_data(np.zeros((4, 4), np.int32), Acquisition(units=None)), "Name": "Thumb"}
+    thumbnail = {
+        "ImageData": _dm_image_data(np.zeros((4, 4), np.int32), Acquisition(units=None)),
+        "Name": "Thumb",
+    }
     image = {
         "ImageData": _dm_image_data(data, about),
         "ImageTags": _dm_image_tags(about),
@@ -281,7 +286,8 @@ def write_hspy(
     signal = {
         "data": data,
         "axes": axes,
-        "metadata": {"General": {"title": "made by a test"}, "Signal": {"signal_type": ""}} | (metadata or {}),
+        "metadata": {"General": {"title": "made by a test"}, "Signal": {"signal_type": ""}}
+        | (metadata or {}),
         "original_metadata": original_metadata or {},
         "tmp_parameters": {},
         "learning_results": {},

@@ -1,4 +1,4 @@
-"""Where the acquired patterns are that may not be committed, and the mark that skips tests without them."""
+"""Where the shared real patterns are, for tests that skip without them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ from pathlib import Path
 import pytest
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
-REAL = SHARED / "real_patterns"
+REAL_PATTERNS = SHARED / "real_patterns"
 
-needs_real = pytest.mark.skipif(
-    not REAL.is_dir(), reason="the acquired patterns are not beside the repository (../shared/real_patterns)"
+needs_real_patterns = pytest.mark.skipif(
+    not REAL_PATTERNS.is_dir(), reason=f"the real patterns are not at {REAL_PATTERNS}"
 )
+
+
+def real_pattern(name: str) -> Path:
+    """Return the path of a real pattern, or skip the test."""
+    path = REAL_PATTERNS / name
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    return path

@@ -11,7 +11,7 @@ from napari_sadp._validate import check_range
 from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry.background import PreparedImage, prepare_image
 from napari_sadp.geometry.center import find_direct_beam
-from napari_sadp.geometry.lattice import fit_lattice, move_origin
+from napari_sadp.geometry.lattice import MIN_SPOTS, fit_lattice, move_origin
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
 from napari_sadp.geometry.rings import radial_features
 from napari_sadp.geometry.spots import find_spots
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _MIN_OCCUPANCY = 0.15
 _MAX_ASYMMETRY = 0.55
+_STRUCTURE = 6.0  # contrast of the background, in units of the noise of a pixel
+_CLEAR_SNR = 12.0  # a few weak blobs may be faults of the camera
+_MAX_PLANE_MISS = 0.05  # of |g1|
 _MAX_BEAM_MISS = 0.3  # of |g1|: a given beam farther from every node contradicts the lattice
 
 
@@ -93,7 +96,9 @@ def analyse_pattern(
     min_snr = check_range("min_snr", min_snr, 1, 1e6)
     given = None if beam_rc is None else _check_beam(beam_rc)
     if pattern.kind == "image":
-        raise PatternRefusedError("image", "the file says that this is an image in real space, not a diffraction pattern")
+        raise PatternRefusedError(
+            "image", "the file says that this is an image in real space, not a diffraction pattern"
+        )
     _require_signal(pattern)
     prepared = prepare_image(pattern)
     spots = find_spots(pattern, min_snr=min_snr, prepared=prepared)
@@ -122,7 +127,9 @@ def _require_signal(pattern: DiffractionPattern) -> None:
     """Refuse frames that are too small, masked, or constant."""
     live = pattern.data if pattern.mask is None else pattern.data[~pattern.mask]
     if min(pattern.shape) < 24 or live.size < 256:
-        raise PatternRefusedError("empty", f"{live.size} live pixels in a frame of {pattern.shape}, too few to measure")
+        raise PatternRefusedError(
+            "empty", f"{live.size} live pixels in a frame of {pattern.shape}, too few to measure"
+        )
     if np.ptp(live) == 0:
         raise PatternRefusedError("empty", f"every pixel holds the same value {live.flat[0]:g}")
 
@@ -135,6 +142,8 @@ def _require_zone(prepared: PreparedImage, lattice: SpotLattice, beam: DirectBea
         if miss > _MAX_BEAM_MISS:
             detail = f"the given beam lies {miss:.2f} of the shortest spacing away from the nearest node"
             raise PatternRefusedError("no lattice", detail)
+    else:
+        _require_beam_in_plane(lattice, beam)
     use = lattice.indexed & np.any(lattice.indices != 0, axis=1)
     vectors = lattice.indices[use] @ basis
     mirror = lattice.beam_rc - vectors
@@ -152,6 +161,24 @@ def _require_zone(prepared: PreparedImage, lattice: SpotLattice, beam: DirectBea
     if occupancy < _MIN_OCCUPANCY:
         detail = f"only {100 * occupancy:.0f} % of the lattice nodes in the area of the spots carry a spot"
         raise PatternRefusedError("no lattice", detail)
+
+
+def _require_beam_in_plane(lattice: SpotLattice, beam: DirectBeam) -> None:
+    """Refuse a net that passes beside the visible direct beam.
+
+    On a zone axis the zero-order Laue zone holds the origin. Off the axis, the spots may be a slice of reciprocal space that
+    does not: a net with its own periods, shifted against the direct beam.
+    """
+    distance = np.linalg.norm(lattice.spots.rc - beam.rc, axis=1)
+    nearest = int(np.argmin(distance))
+    visible = distance[nearest] < 1e-6 and lattice.spots.intensity[nearest] >= np.quantile(
+        lattice.spots.intensity, 0.9
+    )
+    miss = float(np.linalg.norm(beam.rc - lattice.beam_rc))
+    spacing = float(np.linalg.norm(lattice.g1_px))
+    if visible and beam.score > 0.8 and miss > max(2.0, 5 * lattice.rms_px, _MAX_PLANE_MISS * spacing):
+        detail = f"the net of the spots passes {miss:.1f} px beside the direct beam ({miss / spacing:.2f} of a spacing)"
+        raise PatternRefusedError("off zone", detail)
 
 
 def _occupancy(prepared: PreparedImage, lattice: SpotLattice) -> float:
@@ -181,22 +208,35 @@ def _refuse(
     centre = given or find_direct_beam(pattern, spots, method="inversion", prepared=prepared)
     reason, detail = error.reason, error.detail
     features = radial_features(prepared, centre)
-    contrasted = _n_contrasted(prepared, spots)
-    if len(features.rings) and (contrasted < 5 or reason != "off zone"):
+    polycrystal = len(features.rings) >= 2 or (len(features.rings) == 1 and features.sharp[0])
+    if polycrystal and reason != "off zone":
         radii = ", ".join(f"{radius:.0f}" for radius in np.sort(features.rings[:6]))
-        reason, detail, beam = "rings", f"closed rings of radius {radii} px, as a polycrystal makes them", centre
-    elif len(features.halos) and contrasted < 5:
-        reason, detail, beam = "amorphous", f"a broad halo of radius {features.halos[0]:.0f} px and no spots", centre
-    elif not len(spots):
+        reason, detail, beam = (
+            "rings",
+            f"closed rings of radius {radii} px, as a polycrystal makes them",
+            centre,
+        )
+    elif len(features.halos) and _are_speckle(spots, float(features.height[0])):
+        reason, detail, beam = (
+            "amorphous",
+            f"a broad halo of radius {features.halos[0]:.0f} px and no spots",
+            centre,
+        )
+    elif len(spots) < MIN_SPOTS and not np.any(spots.snr > _CLEAR_SNR) and not _has_structure(prepared):
         reason, detail, beam = "empty", "no spots, rings or halos above the noise", None
     raise PatternRefusedError(reason, detail, beam=beam, spots=spots) from error
 
 
-def _n_contrasted(prepared: PreparedImage, spots: SpotList) -> int:
-    """Return how many spots stand out from the diffuse background under them, not only from its noise."""
-    if not len(spots):
-        return 0
-    row, col = np.clip(np.round(spots.rc).astype(int), 0, np.array(prepared.mask.shape) - 1).T
-    floor = float(np.percentile(prepared.background, 1))
-    under = np.maximum(prepared.background[row, col] - floor, 3 * prepared.noise[row, col])
-    return int(np.count_nonzero(prepared.signal[row, col] > 0.3 * under))
+def _are_speckle(spots: SpotList, halo_height: float) -> bool:
+    """Tell whether spots are no more than the roughness of a halo: most are below half of its height."""
+    height = spots.intensity / (2 * np.pi * spots.sigma_px**2)
+    return not len(spots) or bool(np.median(height) < 0.5 * halo_height)
+
+
+def _has_structure(prepared: PreparedImage) -> bool:
+    """Tell whether the diffuse background varies clearly more than the noise of a pixel: light reached the camera."""
+    live = ~prepared.mask
+    if not live.any():
+        return False
+    low, high = np.percentile(prepared.background[live], [1, 99])
+    return bool(high - low > _STRUCTURE * np.median(prepared.noise[live]))

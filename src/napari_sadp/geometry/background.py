@@ -82,7 +82,10 @@ def prepare_image(pattern: DiffractionPattern, *, window_px: float | None = None
     window = min(data.shape) / 6 if window_px is None else check_range("window_px", window_px, 5, 1e5, "px")
     notes: list[str] = []
     mask = np.zeros(data.shape, bool) if pattern.mask is None else pattern.mask.copy()
-    for found, text in ((_margins(data), "margins or bars at the edge"), (_scale_bar(data), "a burnt-in scale bar")):
+    for found, text in (
+        (_margins(data), "margins or bars at the edge"),
+        (_scale_bar(data), "a burnt-in scale bar"),
+    ):
         if found.any():
             mask |= found
             notes.append(f"masked {text} ({100 * found.mean():.1f} % of the frame)")
@@ -292,7 +295,9 @@ def _beam_stop(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
         inside = small[labels == region.label]
         around = closed[labels == region.label]
         even = np.percentile(inside, 75) - dark < 0.25 * (np.median(around) - dark)
-        inner = (labels == region.label) & ~ndimage.binary_erosion(labels == region.label, iterations=2, border_value=1)
+        inner = (labels == region.label) & ~ndimage.binary_erosion(
+            labels == region.label, iterations=2, border_value=1
+        )
         outer = ndimage.binary_dilation(labels == region.label, iterations=4)
         outer &= ~ndimage.binary_dilation(labels == region.label, iterations=2)
         # a shadow has an edge; the dim corner of a frame has none

@@ -17,6 +17,7 @@ from skimage.transform import downscale_local_mean
 from napari_sadp._validate import check_option
 from napari_sadp.geometry.background import PreparedImage, prepare_image
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
+from napari_sadp.geometry.rings import radial_features
 from napari_sadp.geometry.spots import find_spots
 
 if TYPE_CHECKING:
@@ -88,7 +89,9 @@ def _brightest(prepared: PreparedImage, spots: SpotList, lattice: SpotLattice | 
         return _inversion(prepared, spots, lattice)
     order = np.argsort(-spots.intensity, kind="stable")
     second = spots.intensity[order[1]] if len(spots) > 1 else 0.0
-    return DirectBeam(spots.rc[order[0]].copy(), float(1 - 0.5 * second / spots.intensity[order[0]]), "brightest")
+    return DirectBeam(
+        spots.rc[order[0]].copy(), float(1 - 0.5 * second / spots.intensity[order[0]]), "brightest"
+    )
 
 
 def _friedel(prepared: PreparedImage, spots: SpotList, lattice: SpotLattice | None) -> DirectBeam:
@@ -112,31 +115,46 @@ def _lattice_node(prepared: PreparedImage, spots: SpotList, lattice: SpotLattice
     # the beam may be a little outside of the frame, where its halo and the mates of spots cannot vote for it
     margin = 0.5 * np.linalg.norm(lattice.g1_px)
     nodes = nodes[np.all((nodes > -margin) & (nodes < shape - 1 + margin), axis=1)]
-    on_lattice = SpotList(
-        *(values[lattice.indexed] for values in (spots.rc, spots.intensity, spots.snr)), spots.sigma_px
-    )
-    return _from_candidates(prepared, on_lattice, nodes, "lattice")
+    reach = max(2.0, 1.2 * spots.sigma_px, 0.12 * float(np.linalg.norm(lattice.g1_px)))
+    return _from_candidates(prepared, spots, nodes, "lattice", reach)
 
 
 def _inversion(prepared: PreparedImage, spots: SpotList, lattice: SpotLattice | None) -> DirectBeam:
     """Return the point through which the image is most like its inverse: the peak of the normalised self-convolution."""
     good = (~prepared.mask).astype(float)
     factor = max(1, round(min(good.shape) / 200))
-    image = np.where(prepared.mask, 0.0, prepared.signal + prepared.background)
-    image = downscale_local_mean(image, (factor, factor))
     good = downscale_local_mean(good, (factor, factor))
-    inside = good > 0.5
+    found = []
+    # rings are sharp and show without the background; a halo is a part of it
+    for image in (prepared.signal, prepared.signal + prepared.background):
+        small = downscale_local_mean(np.where(prepared.mask, 0.0, image), (factor, factor))
+        peak, score = _self_convolution_peak(small, good > 0.5)
+        found.append(DirectBeam((peak / 2 + 0.5) * factor - 0.5, score, "inversion"))
+    return max(found, key=lambda beam: (_n_circles(prepared, beam), beam.score))
+
+
+def _n_circles(prepared: PreparedImage, beam: DirectBeam) -> int:
+    """Return how many rings and halos a centre explains."""
+    features = radial_features(prepared, beam)
+    return len(features.rings) + len(features.halos)
+
+
+def _self_convolution_peak(image: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return twice the inversion centre of an image, and the correlation there."""
     if not inside.any():
-        return DirectBeam((np.array(prepared.mask.shape) - 1) / 2, 0.0, "inversion")
-    level = np.sum(image) / np.sum(good)
-    image = np.where(inside, np.clip(image, None, np.quantile(image[inside], 0.99)) - level, 0.0)
+        return np.array(image.shape, float) - 1, 0.0
+    low, high = np.quantile(image[inside], [0.02, 0.99])
+    image = np.clip(image, low, high)
+    image = np.where(inside, image - image[inside].mean(), 0.0)
     product = fftconvolve(image, image)
     overlap = fftconvolve(inside.astype(float), inside.astype(float))
     power = fftconvolve(image**2, inside.astype(float))
     enough = overlap > 0.3 * inside.sum()
     score = np.where(enough, product / np.maximum(power, 1e-9 * max(power.max(), 1e-30)), -1.0)
-    peak = np.array(np.unravel_index(np.argmax(score), score.shape))
-    return DirectBeam((peak / 2 + 0.5) * factor - 0.5, float(np.clip(score.max(), 0, 1)), "inversion")
+    # flat overlaps correlate by chance: prefer centres that explain much of the contrast
+    score *= np.sqrt(np.clip(power / max(power.max(), 1e-30), 0, 1))
+    peak = np.array(np.unravel_index(np.argmax(score), score.shape), float)
+    return peak, float(np.clip(score.max(), 0, 1))
 
 
 _METHODS: dict[str, Callable[[PreparedImage, SpotList, SpotLattice | None], DirectBeam]] = {
@@ -161,22 +179,28 @@ def _loose_candidates(prepared: PreparedImage, spots: SpotList) -> np.ndarray:
     rc = spots.rc[np.argsort(-spots.intensity, kind="stable")[:12]]
     if not prepared.beam_stop.any():
         return rc
-    points = _midpoints(spots)
+    # the diffuse scattering is brightest around the direct beam, also where it is hidden
+    halo = np.where(prepared.beam_stop, prepared.background, -np.inf)
+    peak = np.array(np.unravel_index(np.argmax(halo), halo.shape), float)
+    points = np.concatenate([_midpoints(spots), peak[None]])
     hidden = _sample(prepared.beam_stop.astype(float), points) > 0.5
     points = points[hidden]
     if len(points):
         points = points[np.argsort(-_friedel_score(prepared, spots, points), kind="stable")[:5]]
-    return np.concatenate([rc, points])
+    return np.concatenate([rc, points, peak[None]])
 
 
-def _from_candidates(prepared: PreparedImage, spots: SpotList, points: np.ndarray, method: str) -> DirectBeam:
+def _from_candidates(
+    prepared: PreparedImage, spots: SpotList, points: np.ndarray, method: str, reach: float | None = None
+) -> DirectBeam:
     """Return the candidate with the largest sum of evidence; the score is how far ahead of the next it is."""
     background = prepared.background
     low, high = np.percentile(background[~prepared.mask], [5, 100])
     halo = np.clip((_sample(background, points) - low) / max(high - low, 1e-30), 0, 1)
     stop = _sample(prepared.beam_stop.astype(float), points) > 0.5
     distance, index = cKDTree(spots.rc).query(points)
-    near = distance < max(2.0, 1.2 * spots.sigma_px)
+    reach = max(2.0, 1.2 * spots.sigma_px) if reach is None else reach
+    near = distance < reach
     brightness = 1 + np.log10(spots.intensity / spots.intensity.max()) / 2
     evidence = (
         _WEIGHT["friedel"] * _friedel_score(prepared, spots, points)
@@ -188,14 +212,14 @@ def _from_candidates(prepared: PreparedImage, spots: SpotList, points: np.ndarra
     lead = evidence[order[0]] - (evidence[order[1]] if len(order) > 1 else 0.0)
     score = 1 / (1 + np.exp(-12 * lead))
     best = points[order[0]]
-    return DirectBeam(_snap(spots, best), float(score), method)
+    return DirectBeam(_snap(spots, best, reach), float(score), method)
 
 
-def _snap(spots: SpotList, point: np.ndarray) -> np.ndarray:
-    """Return the position of the spot at a point, or the point."""
-    distance = np.linalg.norm(spots.rc - point, axis=1)
-    nearest = int(np.argmin(distance))
-    return spots.rc[nearest].copy() if distance[nearest] < max(2.0, 1.2 * spots.sigma_px) else np.array(point, float)
+def _snap(spots: SpotList, point: np.ndarray, reach: float | None = None) -> np.ndarray:
+    """Return the position of the brightest spot near a point, or the point."""
+    reach = max(2.0, 1.2 * spots.sigma_px) if reach is None else reach
+    near = np.flatnonzero(np.linalg.norm(spots.rc - point, axis=1) < reach)
+    return spots.rc[near[np.argmax(spots.intensity[near])]].copy() if len(near) else np.array(point, float)
 
 
 def _sample(image: np.ndarray, points: np.ndarray) -> np.ndarray:

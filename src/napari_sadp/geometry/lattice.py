@@ -110,7 +110,9 @@ def fit_lattice(
     min_explained = check_range("min_explained", min_explained, 0, 1)
     max_log_nfa = check_range("max_log_nfa", max_log_nfa, -1e4, 10)
     if len(spots) < MIN_SPOTS:
-        raise PatternRefusedError("too few spots", f"{len(spots)} spots, a lattice needs at least {MIN_SPOTS}")
+        raise PatternRefusedError(
+            "too few spots", f"{len(spots)} spots, a lattice needs at least {MIN_SPOTS}"
+        )
     fit = _search(spots)
     if fit is None or fit.log_nfa > max_log_nfa:
         _refuse_without_lattice(spots, fit)
@@ -155,16 +157,16 @@ def _search(spots: SpotList) -> _Fit | None:
     weight = _weights(spots)
     middle = _start_points(spots)
     best: _Fit | None = None
-    seen: list[np.ndarray] = []
+    seen = np.zeros((0, 2, 2))
     for i, j in combinations(range(len(vectors)), 2):
         basis = reduce_basis(vectors[[i, j]])
         short, long = np.linalg.norm(basis, axis=1)
         area = abs(np.linalg.det(basis))
         if short < max(3 * spots.sigma_px, 4.0) or area < 0.5 * short * long or long > 15 * short:
             continue
-        if any(np.abs(basis - other).max() < 0.03 * short for other in seen):
+        if np.any(np.abs(seen - basis).max(axis=(1, 2)) < 0.03 * short):
             continue
-        seen.append(basis)
+        seen = np.concatenate([seen, basis[None]])
         for start in middle:
             fit = _grow(spots.rc, weight, basis, start)
             if fit is not None and (best is None or fit.log_nfa < best.log_nfa):
@@ -186,20 +188,22 @@ def _candidate_vectors(rc: np.ndarray, sigma: float) -> np.ndarray:
     reach = max(1.0, 0.5 * sigma)
     both = np.concatenate([vectors, -vectors])
     tree = cKDTree(both)
-    neighbours = tree.query_ball_point(vectors, reach)
-    count = np.array([len(found) for found in neighbours])
     # difference vectors of random spots grow in number with length, so short frequent ones come first
-    order = np.lexsort((np.linalg.norm(vectors, axis=1), -count))
+    count = tree.query_ball_point(vectors, reach, return_length=True)
+    length = np.linalg.norm(vectors, axis=1)
+    order = np.lexsort((length, -count))
     chosen: list[np.ndarray] = []
+    alive = np.ones(len(vectors), bool)
     for index in order:
         if len(chosen) == _MAX_CANDIDATES:
             break
-        mean = both[neighbours[index]].mean(axis=0)
-        if all(min(np.abs(mean - c).max(), np.abs(mean + c).max()) > 1.5 * reach for c in chosen):
+        if alive[index]:
+            mean = both[tree.query_ball_point(vectors[index], reach)].mean(axis=0)
             chosen.append(mean)
-    short = vectors[np.argsort(np.linalg.norm(vectors, axis=1), kind="stable")[:6]]
-    extra = [v for v in short if all(np.abs(v - c).max() > reach for c in chosen)]
-    return np.array(chosen + extra)
+            for sign in (1, -1):
+                alive &= np.abs(vectors - sign * mean).max(axis=1) > 1.5 * reach
+    # the shortest ones too: few spots repeat nothing
+    return np.array(chosen + [vectors[i] for i in np.argsort(length, kind="stable")[:6] if alive[i]])
 
 
 def _weights(spots: SpotList) -> np.ndarray:
@@ -356,8 +360,9 @@ def _without_unpaired_cosets(spots: SpotList, fit: _Fit) -> tuple[_Fit, np.ndarr
                 sub = np.array([[index // a, b], [0, a]])
                 key = np.round((fit.nodes @ np.linalg.inv(sub) % 1.0) * index).astype(int) % index
                 verdict = _coset_verdict(key, weight, fit.inlier, index)
+                # of those that hold nearly the same spots, the coarsest
                 if verdict is not None and verdict[0] > best_inside:
-                    best, best_inside = (sub, verdict[1]), verdict[0]
+                    best, best_inside = (sub, verdict[1]), verdict[0] - 0.08
     if best is None:
         return fit, nothing
     sub, inside = best
@@ -381,7 +386,10 @@ def _coset_verdict(
     share = total[main] / total.sum()
     others = np.flatnonzero(total > 0)
     others = others[others != main]
-    inverse = [((2 * (main // index) - c // index) % index) * index + (2 * (main % index) - c % index) % index for c in others]
+    inverse = [
+        ((2 * (main // index) - c // index) % index) * index + (2 * (main % index) - c % index) % index
+        for c in others
+    ]
     unpaired = sum(max(0.0, total[c] - total[m]) for c, m in zip(others, inverse, strict=True))
     outside = total.sum() - total[main]
     count = np.count_nonzero(inlier & (number != main))
@@ -397,7 +405,9 @@ def _finer_lattices(basis: np.ndarray) -> list[tuple[int, np.ndarray]]:
         for a in (d for d in range(1, index + 1) if index % d == 0):
             for b in range(index // a):
                 # Hermite normal forms: each sublattice of the finer lattice once
-                found.append((index, np.linalg.inv(np.array([[a, b], [0, index // a]]).T.astype(float)) @ basis))
+                found.append(
+                    (index, np.linalg.inv(np.array([[a, b], [0, index // a]]).T.astype(float)) @ basis)
+                )
     return found
 
 
@@ -418,7 +428,9 @@ def _refuse_without_lattice(spots: SpotList, fit: _Fit | None) -> None:
     if len(spots) < 8:
         detail = f"{len(spots)} spots are too few to tell a lattice from chance"
         raise PatternRefusedError("too few spots", detail)
-    chance = "none was found" if fit is None else f"chance makes one as good with odds of 10^{fit.log_nfa:.1f}"
+    chance = (
+        "none was found" if fit is None else f"chance makes one as good with odds of 10^{fit.log_nfa:.1f}"
+    )
     raise PatternRefusedError("no lattice", f"{len(spots)} spots lie on no common lattice ({chance})")
 
 
@@ -443,7 +455,14 @@ def _result(spots: SpotList, fit: _Fit, beam: DirectBeam | None) -> SpotLattice:
     miss = spots.rc - origin - indices @ basis
     rms = float(np.sqrt(np.mean(np.sum(miss[use] ** 2, axis=1))))
     lattice = SpotLattice(
-        origin, basis[0], basis[1], _covariance(indices[use], weight[use], miss[use], basis), rms, spots, indices, use
+        origin,
+        basis[0],
+        basis[1],
+        _covariance(indices[use], weight[use], miss[use], basis),
+        rms,
+        spots,
+        indices,
+        use,
     )
     return move_origin(lattice, np.median(spots.rc[use], axis=0) if beam is None else beam.rc)
 

@@ -20,10 +20,31 @@ _SHARP = 0.22  # full width over radius: rings of crystals are sharper, halos of
 
 @dataclass(frozen=True, eq=False)
 class RadialFeatures:
-    """Radii [px] of closed rings and of broad halos, strongest first."""
+    """Maxima of the radial profile, the strongest first.
 
-    rings: np.ndarray
-    halos: np.ndarray
+    Parameters
+    ----------
+    radius_px : (n,) ndarray of float64
+        Radii [px].
+    sharp : (n,) ndarray of bool
+        True for rings of crystals, False for broad halos.
+    height : (n,) ndarray of float64
+        Prominence of the maxima [counts].
+    """
+
+    radius_px: np.ndarray
+    sharp: np.ndarray
+    height: np.ndarray
+
+    @property
+    def rings(self) -> np.ndarray:
+        """Radii of sharp rings [px]."""
+        return self.radius_px[self.sharp]
+
+    @property
+    def halos(self) -> np.ndarray:
+        """Radii of broad halos [px]."""
+        return self.radius_px[~self.sharp]
 
 
 def radial_features(prepared: PreparedImage, beam: DirectBeam) -> RadialFeatures:
@@ -46,7 +67,7 @@ def radial_features(prepared: PreparedImage, beam: DirectBeam) -> RadialFeatures
     """
     shape = np.array(prepared.mask.shape)
     radius = int(np.max(np.abs(np.stack([beam.rc, shape - 1 - beam.rc]))))
-    nothing = RadialFeatures(np.zeros(0), np.zeros(0))
+    nothing = RadialFeatures(np.zeros(0), np.zeros(0, bool), np.zeros(0))
     if radius < 16 or radius > 3 * shape.max():
         return nothing
     total = prepared.signal + prepared.background
@@ -63,14 +84,19 @@ def radial_features(prepared: PreparedImage, beam: DirectBeam) -> RadialFeatures
     polar, count = polar[:, first:last], np.maximum(count[first:last], 1)
     profile = np.nanmedian(np.where(count > 4, polar, 0.0), axis=0)
     spread = 1.4826 * np.nanmedian(np.abs(np.where(count > 4, polar, 0.0) - profile), axis=0)
-    error = gaussian_filter1d(1.25 * spread / np.sqrt(count), 2) + 1e-12
+    # a small circle holds fewer pixels than angles
+    independent = np.minimum(count, 2 * np.pi * (np.arange(first, last) + 1) * count / _N_ANGLES)
+    error = gaussian_filter1d(1.25 * spread / np.sqrt(np.maximum(independent, 1)), 2) + 1e-12
     profile = gaussian_filter1d(profile, max(1.0, radius / 250))
     depth = profile - np.nanmin(profile)
     peaks, found = find_peaks(profile, prominence=0.0)
-    good = (found["prominences"] > 8 * error[peaks]) & (found["prominences"] > 0.03 * depth[peaks])
-    peaks, prominence = peaks[good], found["prominences"][good]
+    height = found["prominences"]
     width = peak_widths(profile, peaks, rel_height=0.5)[0]
-    order = np.argsort(-prominence, kind="stable")
-    peaks, width = peaks[order], width[order]
     sharp = width < _SHARP * (peaks + first)
-    return RadialFeatures((peaks + first)[sharp].astype(float), (peaks + first)[~sharp].astype(float))
+    good = (height > 8 * error[peaks]) & (height > 0.03 * depth[peaks])
+    # closed: all around the circle, and not the centre itself; stripes of a camera make weak broad maxima
+    good &= (height > np.where(sharp, 0.5, 2.0) * spread[peaks]) & (
+        peaks + first > max(6, 0.04 * shape.min())
+    )
+    order = np.argsort(-height[good], kind="stable")
+    return RadialFeatures((peaks[good] + first)[order].astype(float), sharp[good][order], height[good][order])

@@ -113,7 +113,9 @@ def check_extent(signal: dict[str, Any], plugin: str, path: Path) -> None:
         data_tag = dig(original, "ImageList", "TagGroup0", "ImageData", "Data") or {}
         announced, pixels = int(data_tag.get("size_bytes", 0)), int(signal["data"].nbytes)
         if pixels > announced and signal["data"].dtype.kind != "c":  # complex data may be packed
-            raise EOFError(f"the image of {signal['data'].shape} needs {pixels} bytes, the header announces {announced}")
+            raise EOFError(
+                f"the image of {signal['data'].shape} needs {pixels} bytes, the header announces {announced}"
+            )
         needed = int(data_tag.get("offset", 0)) + announced
     elif plugin == "Blockfile":
         header = original["blockfile_header"]
@@ -165,7 +167,9 @@ def _plugins_for(path: Path) -> list[dict[str, Any]]:
     extension = _extension(path)
     try:
         if not path.exists():
-            raise UnreadableFileError(f"{path}: no such file; expected a microscope file ({COMMON_EXTENSIONS} ...)")
+            raise UnreadableFileError(
+                f"{path}: no such file; expected a microscope file ({COMMON_EXTENSIONS} ...)"
+            )
         if path.is_dir() and extension not in _FOLDER_FORMATS:
             raise UnreadableFileError(f"{path}: is a folder; expected one file ({COMMON_EXTENSIONS} ...)")
         if path.is_file() and path.stat().st_size == 0:
@@ -177,7 +181,9 @@ def _plugins_for(path: Path) -> list[dict[str, Any]]:
     plugins = [p for p in IO_PLUGINS if extension in {e.lower() for e in p["file_extensions"]}]
     if not plugins:
         named = f"extension .{extension}" if extension else "no extension"
-        raise UnreadableFileError(f"{path}: has {named}, which no reader knows; expected {COMMON_EXTENSIONS} ...")
+        raise UnreadableFileError(
+            f"{path}: has {named}, which no reader knows; expected {COMMON_EXTENSIONS} ..."
+        )
     return plugins if extension in _CONTAINER_EXTENSIONS else plugins[:1]
 
 

@@ -104,7 +104,9 @@ def read_axes(raw: list[dict[str, Any]], shape: tuple[int, ...]) -> tuple[list[S
     for axis, size in zip(raw, shape, strict=True):
         # an axis without a scale (a non-uniform one) must not pass for one of scale 1
         scale, offset = _number(axis.get("scale"), math.nan), _number(axis.get("offset"), 0.0)
-        axes.append(StackAxis(str(axis.get("name") or ""), size, normalise_unit(axis.get("units")), scale, offset))
+        axes.append(
+            StackAxis(str(axis.get("name") or ""), size, normalise_unit(axis.get("units")), scale, offset)
+        )
     return axes, [axis.get("navigate") for axis in raw]
 
 
@@ -270,7 +272,9 @@ def _uncalibrated(rows: StackAxis, cols: StackAxis) -> tuple[StackAxis, StackAxi
     if not same_unit or not (1 / _MAX_ASPECT < ratio < _MAX_ASPECT):
         ratio = 1.0
     scales = (max(ratio, 1.0), max(1 / ratio, 1.0))
-    dropped = [replace(a, units="pixel", scale=s, offset=0.0) for a, s in zip((rows, cols), scales, strict=True)]
+    dropped = [
+        replace(a, units="pixel", scale=s, offset=0.0) for a, s in zip((rows, cols), scales, strict=True)
+    ]
     return dropped[0], dropped[1]
 
 

@@ -88,7 +88,11 @@ def resample_square(frame: np.ndarray, row_scale: float, col_scale: float) -> np
     )
     finite = np.isfinite(frame)
     if not finite.all():  # not finite values would smear, the caller masks what is left of them
-        filled = warp(np.where(finite, frame, 0).astype(np.float64), inverse, output_shape=shape, order=1, mode="edge")
+        filled = warp(
+            np.where(finite, frame, 0).astype(np.float64), inverse, output_shape=shape, order=1, mode="edge"
+        )
         holes = warp((~finite).astype(np.float64), inverse, output_shape=shape, order=1, mode="edge")
         return np.where(holes > 0, np.nan, filled).astype(np.float32)
-    return warp(frame.astype(np.float64), inverse, output_shape=shape, order=1, mode="edge").astype(np.float32)
+    return warp(frame.astype(np.float64), inverse, output_shape=shape, order=1, mode="edge").astype(
+        np.float32
+    )

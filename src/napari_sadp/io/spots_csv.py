@@ -66,7 +66,9 @@ def write_spots(
     OSError
         If the file cannot be written.
     """
-    positions = np.asarray(rc, dtype=float).reshape(-1, 2) if np.size(rc) == 0 else np.asarray(rc, dtype=float)
+    positions = (
+        np.asarray(rc, dtype=float).reshape(-1, 2) if np.size(rc) == 0 else np.asarray(rc, dtype=float)
+    )
     if positions.ndim != 2 or positions.shape[1] != 2:
         raise ValueError(f"rc has shape {positions.shape}, expected (n, 2)")
     count = len(positions)
@@ -75,7 +77,9 @@ def write_spots(
         nodes = np.asarray(indices).reshape(-1, 2)
         known = np.ones(len(nodes), dtype=bool) if indexed is None else np.asarray(indexed, dtype=bool)
         if len(nodes) != count or known.shape != (count,):
-            raise ValueError(f"indices and indexed have {len(nodes)} and {known.size} entries, expected {count}")
+            raise ValueError(
+                f"indices and indexed have {len(nodes)} and {known.size} entries, expected {count}"
+            )
         for k, name in enumerate("mn"):
             columns[name] = np.where(known, nodes[:, k], np.nan)
     measured = {"g_inv_angstrom": g_inv_angstrom, "intensity": intensity, "snr": snr}
@@ -119,7 +123,9 @@ def read_spots(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     lines = [line for line in csv.reader(text.splitlines()) if line]
     header = [name.strip() for name in lines[0]] if lines else []
     if not {"row_px", "col_px"} <= set(header) or len(set(header)) != len(header):
-        raise UnreadableFileError(f"{path}: is no spot list, expected a header with the columns row_px and col_px")
+        raise UnreadableFileError(
+            f"{path}: is no spot list, expected a header with the columns row_px and col_px"
+        )
     for number, line in enumerate(lines[1:], start=2):
         if len(line) != len(header):
             raise UnreadableFileError(f"{path}: line {number} has {len(line)} cells, expected {len(header)}")

@@ -1,0 +1,227 @@
+"""Results as layers, in the coordinates of the image that they belong to. No viewer here, only layer data.
+
+Every layer repeats scale, translation, units and axis labels of its image: napari draws layers of unlike units side by
+side without a word.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sadp.napari_io import METADATA_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari.layers import Image, Layer
+
+    from napari_sadp.geometry.results import SpotLattice
+    from napari_sadp.identify import PatternResult
+    from napari_sadp.widgets._sources import Source
+    from napari_sadp.widgets._work import FrameResult
+
+    LayerData = tuple[np.ndarray, dict[str, Any], str]
+
+INDEXED_COLOUR = "#2bb5ff"
+OTHER_COLOUR = "#ffb000"
+BEAM_COLOUR = "#ff5a36"
+G1_COLOUR = "#ff5a36"
+G2_COLOUR = "#7ee787"
+NODE_COLOUR = "#ffffff"
+
+_RING_SIGMAS = 7.0  # diameter of the ring around a spot, in standard deviations of the spot
+_RING_OF_G1 = 0.6  # at most this part of |g1|, so that rings of neighbours do not touch
+_RING_OF_FRAME = (0.02, 0.08)  # at least and at most these parts of the shorter side
+_MAX_NODES = 2000
+
+
+def placement(layer: Image) -> dict[str, Any]:
+    """Return the keywords that put another layer into the coordinates of an image layer."""
+    keywords: dict[str, Any] = {
+        "scale": np.array(layer.scale),
+        "translate": np.array(layer.translate),
+        "units": tuple(str(unit) for unit in layer.units),
+        "axis_labels": tuple(layer.axis_labels),
+    }
+    # rarely used, and not all of them can be given at once when they are trivial
+    if not np.allclose(layer.rotate, np.eye(layer.ndim)):
+        keywords["rotate"] = layer.rotate
+    if np.any(layer.shear):
+        keywords["shear"] = layer.shear
+    if not np.allclose(layer.affine.affine_matrix, np.eye(layer.ndim + 1)):
+        keywords["affine"] = layer.affine.affine_matrix
+    return keywords
+
+
+def derived_from(layer: Layer) -> str | None:
+    """Return the `unique_id` of the image that a result layer belongs to, None for other layers."""
+    about = layer.metadata.get(METADATA_KEY)
+    return about.get("derived_from") if isinstance(about, dict) else None
+
+
+def result_layers(source: Source, frames: Sequence[FrameResult], *, nodes: bool = False) -> list[LayerData]:
+    """Return the layers that show what was found in the frames of one image layer.
+
+    Parameters
+    ----------
+    source : Source
+        The image layer.
+    frames : sequence of FrameResult
+        Results of its frames.
+    nodes : bool
+        Whether to draw the nodes of the lattice too.
+
+    Returns
+    -------
+    list of LayerData
+        Nodes (if asked for), spots, lattice, beam, in drawing order, as far as anything was found; without placement.
+    """
+    layers = [_spots(source, frames), _lattice(source, frames), _beam(source, frames)]
+    if nodes:
+        layers.insert(0, _nodes(source, frames))
+    return [layer for layer in layers if layer is not None]
+
+
+def _beam(source: Source, frames: Sequence[FrameResult]) -> LayerData | None:
+    seen = [item for item in frames if item.result.beam is not None]
+    if not seen:
+        return None
+    rows = [_in_layer(source, item.frame, item.result.beam.rc[None]) for item in seen]
+    keywords = _common(source, "beam") | {
+        "symbol": "cross",
+        "face_color": BEAM_COLOUR,
+        "border_color": "black",
+        "border_width": 0.04,
+        "size": 0.04 * min(source.stack.frame_shape),
+        "features": {
+            "score": np.array([item.result.beam.score for item in seen]),
+            "method": np.array([item.result.beam.method for item in seen]),
+        },
+    }
+    return np.concatenate(rows), keywords, "points"
+
+
+def _spots(source: Source, frames: Sequence[FrameResult]) -> LayerData | None:
+    seen = [item for item in frames if item.result.spots is not None and len(item.result.spots)]
+    if not seen:
+        return None
+    points = np.concatenate([_in_layer(source, item.frame, item.result.spots.rc) for item in seen])
+    columns = [_spot_features(item.result) for item in seen]
+    features = {key: np.concatenate([column[key] for column in columns]) for key in columns[0]}
+    sizes = [np.full(len(item.result.spots), _ring_diameter(source, item.result)) for item in seen]
+    colours = np.where(features["indexed"], INDEXED_COLOUR, OTHER_COLOUR)
+    keywords = _common(source, "spots") | {
+        "symbol": "disc",
+        "face_color": "transparent",
+        "border_color": colours.tolist(),
+        "border_width": 0.08,
+        "size": np.concatenate(sizes),
+        "features": features,
+    }
+    return points, keywords, "points"
+
+
+def _spot_features(result: PatternResult) -> dict[str, np.ndarray]:
+    """Return what is known of the spots of a frame; nodes and |g| are NaN where they mean nothing."""
+    spots, lattice = result.spots, result.lattice
+    unknown = np.full(len(spots), np.nan)
+    indexed = np.zeros(len(spots), dtype=bool)
+    nodes, g = np.stack([unknown, unknown], axis=1), unknown
+    # a lattice keeps the spots that it was fitted to, so that its rows are theirs
+    if lattice is not None and len(lattice.indexed) == len(spots):
+        indexed = np.asarray(lattice.indexed, dtype=bool)
+        nodes = np.where(indexed[:, None], lattice.indices, np.nan)
+    if result.beam is not None and result.pattern.pixel_size_inv_angstrom is not None:
+        g = np.linalg.norm(spots.rc - result.beam.rc, axis=1) * result.pattern.pixel_size_inv_angstrom
+    return {
+        "m": nodes[:, 0],
+        "n": nodes[:, 1],
+        "g_inv_angstrom": g,
+        "intensity": np.asarray(spots.intensity, dtype=float),
+        "snr": np.asarray(spots.snr, dtype=float),
+        "indexed": indexed,
+    }
+
+
+def _lattice(source: Source, frames: Sequence[FrameResult]) -> LayerData | None:
+    seen = [item for item in frames if item.result.lattice is not None]
+    if not seen:
+        return None
+    arrows = []
+    for item in seen:
+        lattice = item.result.lattice
+        start = _in_layer(source, item.frame, lattice.beam_rc[None])[0]
+        for vector in (lattice.g1_px, lattice.g2_px):
+            step = np.zeros_like(start)
+            step[-2:] = vector * source.pixel_step
+            arrows.append([start, step])
+    keywords = _common(source, "lattice") | {
+        "vector_style": "arrow",
+        "edge_color": [G1_COLOUR, G2_COLOUR] * len(seen),
+        "edge_width": 0.008 * min(source.stack.frame_shape),
+        "length": 1.0,
+        "opacity": 1.0,
+        "features": {"vector": np.array(["g1", "g2"] * len(seen))},
+    }
+    return np.array(arrows), keywords, "vectors"
+
+
+def _nodes(source: Source, frames: Sequence[FrameResult]) -> LayerData | None:
+    seen = [item for item in frames if item.result.lattice is not None]
+    if not seen:
+        return None
+    shape = np.array(source.stack.frame_shape) / source.pixel_step
+    points, indices = [], []
+    for item in seen:
+        grid = _nodes_inside(item.result.lattice, shape)
+        points.append(_in_layer(source, item.frame, item.result.lattice.node_rc(grid)))
+        indices.append(grid)
+    grid = np.concatenate(indices)
+    keywords = _common(source, "nodes") | {
+        "symbol": "disc",
+        "face_color": NODE_COLOUR,
+        "border_width": 0.0,
+        "opacity": 0.5,
+        "size": 0.008 * min(source.stack.frame_shape),
+        "features": {"m": grid[:, 0], "n": grid[:, 1]},
+    }
+    return np.concatenate(points), keywords, "points"
+
+
+def _nodes_inside(lattice: SpotLattice, shape: np.ndarray) -> np.ndarray:
+    """Return the nodes (m, n) that lie in the frame, at most `_MAX_NODES` on each side of a square."""
+    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * (shape - 1)
+    basis = np.stack([lattice.g1_px, lattice.g2_px])
+    reach = np.abs((corners - lattice.beam_rc) @ np.linalg.inv(basis)).max(axis=0)
+    m_max, n_max = np.minimum(np.ceil(reach), np.sqrt(_MAX_NODES)).astype(int)
+    grid = np.stack(np.mgrid[-m_max : m_max + 1, -n_max : n_max + 1], axis=-1).reshape(-1, 2)
+    rc = lattice.node_rc(grid)
+    return grid[np.all((rc >= -0.5) & (rc <= shape - 0.5), axis=1)]
+
+
+def _ring_diameter(source: Source, result: PatternResult) -> float:
+    """Return the diameter of the rings around the spots of a frame [px of the layer]."""
+    side = min(source.stack.frame_shape)
+    diameter = _RING_SIGMAS * result.spots.sigma_px
+    if result.lattice is not None:
+        diameter = min(diameter, _RING_OF_G1 * float(np.linalg.norm(result.lattice.g1_px)))
+    low, high = _RING_OF_FRAME
+    return float(np.clip(diameter, low * side, high * side))
+
+
+def _in_layer(source: Source, frame: int, rc: np.ndarray) -> np.ndarray:
+    """Return positions of a frame (n, 2) as coordinates of the layer (n, ndim)."""
+    position = source.to_layer(rc)
+    index = source.navigation_index(frame)
+    return np.concatenate(
+        [np.tile(index, (len(position), 1)).reshape(len(position), len(index)), position], axis=1
+    )
+
+
+def _common(source: Source, role: str) -> dict[str, Any]:
+    return {
+        "name": f"{source.name} {role}",
+        "metadata": {METADATA_KEY: {"derived_from": source.layer_id, "role": role}},
+    }

@@ -1,0 +1,190 @@
+"""The two tables of results: one line a pattern, and the space groups."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
+
+from napari_sadp.identify import NONE_LABEL
+from napari_sadp.labels.spacegroups import symbol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_sadp.identify import PatternResult
+    from napari_sadp.widgets._work import FrameResult, Outcome
+
+_ROW_HEIGHT = 22
+_MAX_MEMBERS = 12
+_MAX_COLUMN = 170  # [px of the screen]
+
+
+class _Table(QTableWidget):
+    """A table to read, with a tooltip for each column."""
+
+    def __init__(self, columns: Sequence[tuple[str, str]], min_rows: int, max_rows: int) -> None:
+        super().__init__(0, len(columns))
+        self._bounds = (min_rows, max_rows)
+        for number, (title, tip) in enumerate(columns):
+            item = QTableWidgetItem(title)
+            item.setToolTip(tip)
+            self.setHorizontalHeaderItem(number, item)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self.setWordWrap(False)
+        self.verticalHeader().setVisible(False)
+        self.verticalHeader().setDefaultSectionSize(_ROW_HEIGHT)
+        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.fit_height()
+
+    def put(self, row: int, column: int, text: str, tip: str = "") -> QTableWidgetItem:
+        """Write a cell."""
+        item = QTableWidgetItem(text)
+        item.setToolTip(tip or text)
+        self.setItem(row, column, item)
+        return item
+
+    def fit_height(self) -> None:
+        """Show all rows, within bounds."""
+        low, high = self._bounds
+        shown = min(max(self.rowCount(), low), high)
+        # header, rows, and a scroll bar that may appear
+        self.setMinimumHeight(_ROW_HEIGHT * (shown + 1) + 24)
+
+    def empty(self) -> None:
+        """Remove all rows."""
+        self.clearSpans()
+        self.setRowCount(0)
+        self.fit_height()
+
+
+class PatternTable(_Table):
+    """One line for each pattern; a click on it asks for its frame."""
+
+    #: Emitted with the number of the row that the user chose.
+    chosen = Signal(int)
+
+    COLUMNS = (
+        ("Pattern", "Layer and frame"),
+        ("Class", "Pattern class by network and lattice; 'none': the lattice fits no class"),
+        ("P", "Probability of the class"),
+        ("By lattice", "Most probable class by ratio and angle of the lattice alone, with its probability"),
+        ("|g2|/|g1|", "Ratio of the two shortest lattice vectors"),
+        ("Angle °", "Angle between them [deg]"),
+        ("|g1| 1/Å", "Length of the shortest lattice vector [1/Å]; '-' when uncalibrated"),
+        ("|g1| px", "Length of the shortest lattice vector [px]"),
+        ("Beam px", "Direct beam (row, col) [px]"),
+        ("Spots", "Spots on the lattice"),
+    )
+
+    def __init__(self) -> None:
+        super().__init__(self.COLUMNS, 2, 6)
+        # names of files may be long: elided, with the whole in the tooltip
+        self.horizontalHeader().setMaximumSectionSize(_MAX_COLUMN)
+        self.currentCellChanged.connect(self._on_current)
+        self.setToolTip("Choose a line to see its frame")
+
+    def add(self, item: FrameResult, *, name_layer: bool = True) -> None:
+        """Append the result of a frame; the name of the layer may be left out where all are of one."""
+        row = self.rowCount()
+        self.insertRow(row)
+        label, result = item.source.label(item.frame), item.result
+        short = f"frame {label.removeprefix(item.source.name).strip(' []')}"
+        is_short = not name_layer and bool(item.source.stack.navigation_shape)
+        self.put(row, 0, short if is_short else label, "\n".join((label, *result.notes)))
+        cells = _cells(result)
+        if cells is None:
+            refusal = f"refused: {result.reason}: {result.detail}"
+            self.put(row, 1, refusal).setForeground(Qt.GlobalColor.darkYellow)
+            self.setSpan(row, 1, 1, self.columnCount() - 1)
+        else:
+            tips = [class_description(result)] + [""] * (len(cells) - 1)
+            for column, (text, tip) in enumerate(zip(cells, tips, strict=True), start=1):
+                self.put(row, column, text, tip)
+        self.fit_height()
+
+    def text(self, row: int) -> list[str]:
+        """Return the cells of a row, for tests and scripts."""
+        cells = [self.item(row, column) for column in range(self.columnCount())]
+        return ["" if cell is None else cell.text() for cell in cells]
+
+    def _on_current(self, row: int, *_: int) -> None:
+        if row >= 0:
+            self.chosen.emit(row)
+
+
+class GroupTable(_Table):
+    """The space groups with their probabilities, and the line for none of them."""
+
+    COLUMNS = (
+        ("Space group", "Number and Hermann-Mauguin symbol"),
+        ("P", "Probability among the groups of the network"),
+        (
+            "Same patterns as",
+            "Space groups with the same spots on every zone axis: not to be told apart by patterns",
+        ),
+    )
+
+    def __init__(self) -> None:
+        super().__init__(self.COLUMNS, 6, 6)
+        self.horizontalHeader().setStretchLastSection(True)
+
+    def show_outcome(self, outcome: Outcome) -> None:
+        """Replace the rows by those of a result."""
+        self.empty()
+        if not outcome.found.n_used:
+            return
+        groups = outcome.found.space_groups
+        for row, (number, p) in enumerate(zip(groups.groups, groups.probabilities, strict=True)):
+            self.insertRow(row)
+            self.put(row, 0, f"{number} {symbol(number)}")
+            self.put(row, 1, f"{p:.3f}")
+            others = outcome.same[number]
+            names = ", ".join(f"{other} {symbol(other)}" for other in others) or "no other cubic group"
+            self.put(row, 2, ", ".join(map(str, others)) or "-", names)
+        row = self.rowCount()
+        self.insertRow(row)
+        tip = "Probability that no pattern belongs to a class of these groups and axes; the lines above hold only if one does"
+        self.put(row, 0, "none of these", tip)
+        self.put(row, 1, f"{groups.none_of_these:.3f}", tip)
+        self.put(row, 2, "", tip)
+        self.fit_height()
+
+
+def class_description(result: PatternResult) -> str:
+    """Return which space groups show the most probable class of a pattern, and on which zone axes."""
+    label = result.best_class[0] if result.best_class else NONE_LABEL
+    if label == NONE_LABEL:
+        return "The lattice fits no class of the network: another zone axis, or another crystal."
+    members = next(item for item in result.scheme.classes if item.label == label).members
+    names = [f"{behaviour.name} [{' '.join(map(str, zone))}]" for behaviour, zone in members]
+    more = f" and {len(names) - _MAX_MEMBERS} more" if len(names) > _MAX_MEMBERS else ""
+    return f"{label} is shown by {', '.join(names[:_MAX_MEMBERS])}{more}"
+
+
+def _cells(result: PatternResult) -> list[str] | None:
+    """Return the cells of a pattern that was used, from the class on; None for a refused one."""
+    if result.best_class is None or result.lattice is None:
+        return None
+    lattice, g1 = result.lattice, result.g1_inv_angstrom
+    label, probability = result.best_class
+    by_lattice = result.lattice_classes.probabilities
+    second = int(np.argmax(by_lattice))
+    share = float(by_lattice[second]) * (1 - result.none_of_these)
+    return [
+        label,
+        f"{probability:.2f}",
+        f"{result.scheme.labels[second]} {share:.2f}",
+        f"{lattice.ratio:.3f}",
+        f"{lattice.angle_deg:.2f}",
+        "-" if g1 is None else f"{g1:.4f}",
+        f"{np.linalg.norm(lattice.g1_px):.2f}",
+        f"{result.beam.rc[0]:.1f}, {result.beam.rc[1]:.1f}",
+        str(lattice.n_spots),
+    ]

@@ -1,0 +1,171 @@
+"""The HyperSpy extension: registration, lazy pair, methods, and no Qt."""
+
+from __future__ import annotations
+
+import hyperspy.api as hs
+import numpy as np
+import pytest
+from support.containers import Acquisition, write_container
+from support.shared import REAL, needs_real
+
+from napari_sadp import combine_signals
+from napari_sadp.errors import PatternRefusedError
+from napari_sadp.samples import SAMPLES, sample_stack
+from napari_sadp.signals._frames import LATTICE_COLUMNS
+from napari_sadp.signals.sad_pattern2d import LazySADPattern2D, SADPattern2D
+
+QUIET = {"show_progressbar": False}
+
+
+@pytest.fixture(scope="module")
+def stack():
+    """[001] and [013] of aluminium, as a calibrated signal with a scan axis of 2."""
+    patterns = sample_stack(SAMPLES["al"], [(0, 0, 1), (0, 1, 3)])
+    s = hs.signals.Signal2D(np.stack([p.data for p in patterns]))
+    s.set_signal_type("sadp")
+    for axis in s.axes_manager.signal_axes:
+        axis.scale, axis.units = 10 * patterns[0].pixel_size_inv_angstrom, "1/nm"
+    s.metadata.set_item("Acquisition_instrument.TEM.beam_energy", 200.0)
+    s.metadata.set_item("Acquisition_instrument.TEM.camera_length", 300.0)
+    return s
+
+
+@pytest.mark.parametrize("name", ["sadp", "selected_area_diffraction"])
+def test_registration(name):
+    s = hs.signals.Signal2D(np.zeros((8, 8)))
+    s.set_signal_type(name)
+    assert type(s) is SADPattern2D
+    assert type(s.as_lazy()) is LazySADPattern2D
+
+
+def test_class_survives_slicing_saving_and_lazy_loading(stack, tmp_path):
+    assert type(stack.inav[0]) is SADPattern2D
+    assert type(stack.isig[10:-10, 10:-10]) is SADPattern2D
+    assert type(stack.sum()) is SADPattern2D
+    path = tmp_path / "s.hspy"
+    stack.save(path)
+    assert type(hs.load(path)) is SADPattern2D
+    lazy = hs.load(path, lazy=True)
+    assert type(lazy) is LazySADPattern2D
+    lazy.close_file()
+
+
+def test_stack_carries_calibration(stack):
+    frames = stack.to_stack()
+    assert len(frames) == 2
+    pattern = frames[1]
+    assert pattern.pixel_size_inv_angstrom == pytest.approx(0.0125)
+    assert pattern.voltage_kv == 200
+    assert pattern.camera_length_mm == 300
+    assert np.array_equal(pattern.data, stack.inav[1].data)
+
+
+def test_lattice_and_beam_maps(stack):
+    lattice = stack.fit_lattice(**QUIET)
+    assert lattice.metadata.Sadp.columns == list(LATTICE_COLUMNS)
+    assert lattice.data.shape == (2, len(LATTICE_COLUMNS))
+    ratio, angle = (lattice.data[:, LATTICE_COLUMNS.index(name)] for name in ("ratio", "angle_deg"))
+    # fcc [001]: square; [013]: (4, 2, 11), ratio sqrt(11)/2, angle 72.45 deg
+    assert ratio == pytest.approx([1.0, np.sqrt(11) / 2], rel=0.01)
+    assert angle == pytest.approx([90.0, 72.45], abs=0.7)
+    beam = stack.find_direct_beam(**QUIET)
+    assert beam.data == pytest.approx(lattice.data[:, :2])
+
+
+def test_lazy_gives_the_same_numbers(stack):
+    lazy = stack.as_lazy().fit_lattice(**QUIET)
+    assert lazy._lazy
+    lazy.compute(**QUIET)
+    assert lazy.data == pytest.approx(stack.fit_lattice(**QUIET).data, nan_ok=True)
+
+
+def test_frame_analysis_returns_frozen_values(stack):
+    geometry = stack.analyse_frame(1)
+    assert geometry.lattice.n_spots > 10
+    with pytest.raises(AttributeError):
+        geometry.lattice.rms_px = 0
+
+
+def test_refused_frames_are_nan_and_say_why():
+    s = SADPattern2D(np.zeros((64, 64)))
+    assert np.isnan(s.fit_lattice(**QUIET).data[:-1]).all()
+    assert np.isnan(s.classify(**QUIET).data).all()
+    assert not s.to_training_images(size=32, **QUIET).data.any()
+    with pytest.raises(PatternRefusedError, match="empty"):
+        s.analyse_frame()
+
+
+def test_training_images_are_signals_with_axes_in_g1(stack):
+    images = stack.to_training_images(size=96, **QUIET)
+    assert type(images) is SADPattern2D
+    assert images.data.shape == (2, 96, 96)
+    assert images.data.max() == 1
+    axis = images.axes_manager.signal_axes[0]
+    assert axis.units == "|g1|"
+    assert axis.value2index(0.0) in (47, 48)
+    # the spot on the row axis one |g1| from the beam
+    row = images.axes_manager.signal_axes[1].value2index(1.0)
+    assert images.data[0, row - 2 : row + 3, 46:50].max() > 0.8
+
+
+def test_classes_and_space_groups(stack):
+    classes = stack.classify(**QUIET)
+    columns = classes.metadata.Sadp.columns
+    assert columns[-1] == "none"
+    assert classes.data.sum(axis=1) == pytest.approx([1, 1])
+    assert [columns[i] for i in classes.data.argmax(axis=1)] == ["A1-0", "D6-0"]
+    found = stack.identify(rule="mean")
+    assert found.space_groups.groups[0] == 225
+    assert found.space_groups.rule == "mean"
+
+
+def test_two_calls_combine_several_signals(stack):
+    first, second = stack.inav[0], stack.inav[1]
+    found = combine_signals(first, second)
+    assert found.n_used == 2
+    assert found.space_groups.probability(225) > 0.9
+    again = combine_signals(first.identify(), second.identify())
+    assert again.space_groups.probabilities == pytest.approx(found.space_groups.probabilities)
+
+
+def test_wrong_options_are_named(stack):
+    with pytest.raises(ValueError, match="conversion"):
+        stack.to_training_images("turned")
+    with pytest.raises(ValueError, match="rule"):
+        combine_signals(stack.inav[0], rule="vote")
+    with pytest.raises(ValueError, match="at least one"):
+        combine_signals()
+    with pytest.raises(ValueError, match="cannot be used"):
+        SADPattern2D(np.zeros((1, 64))).to_stack()
+
+
+@pytest.mark.parametrize(("name", "options"), [("x.dm3", {}), ("x.dm4", {}), ("x.emd", {"variant": "velox"})])
+def test_loading_a_microscope_file_by_signal_type(tmp_path, stack, name, options):
+    path = tmp_path / name
+    about = Acquisition(scale=0.125, units="1/nm", voltage_kv=200.0, camera_length_mm=300.0)
+    write_container(path, stack.data[0].astype(np.uint16), about, **options)
+    s = hs.load(path, signal_type="sadp")
+    assert type(s) is SADPattern2D
+    [result] = s.identify().patterns
+    assert result.best_class[0] == "A1-0"
+    assert result.g1_inv_angstrom == pytest.approx(2 / 4.04958, rel=0.01)
+    lazy = hs.load(path, signal_type="sadp", lazy=True)
+    assert type(lazy) is LazySADPattern2D
+    assert lazy.analyse_frame().lattice.g1_px == pytest.approx(result.lattice.g1_px)
+
+
+@needs_real
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nanobeam_dd020.dm3",
+        "metadata/test_diffraction_pattern.dm3",
+        "bismuth.dm4",
+        "metadata/ceta_no_beam.emd",
+    ],
+)
+def test_real_files_load_as_our_signal(name):
+    s = hs.load(REAL / name, signal_type="sadp")
+    assert type(s) is SADPattern2D
+    result = s.identify().patterns[0]
+    assert result.used or result.reason

@@ -1,0 +1,115 @@
+"""The chain as one function, and its report."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from napari_sadp.identify import NONE_LABEL, combine_results, identify_pattern, identify_patterns
+from napari_sadp.models.predict import load_classifier
+from napari_sadp.pattern import DiffractionPattern
+from napari_sadp.report import contrast_limits, format_table, plot_identification, same_patterns
+from napari_sadp.samples import SAMPLES, sample_stack, simulated_sample
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return load_classifier(None, "cpu")
+
+
+@pytest.mark.parametrize("key", sorted(SAMPLES))
+def test_every_sample_crystal_is_named(key):
+    """Four zone axes each, simulated from structures of the catalogue (training formulas: this is no accuracy)."""
+    found = identify_patterns(sample_stack(SAMPLES[key]))
+    assert found.n_used == 4
+    assert found.space_groups.groups[0] == SAMPLES[key].space_group
+
+
+@pytest.mark.parametrize("operation", [np.rot90, np.flipud, np.fliplr, np.transpose])
+def test_turning_or_mirroring_the_camera_changes_nothing(classifier, operation):
+    pattern = simulated_sample("Si", 227, (0, 1, 1), seed=3)
+    first = identify_pattern(pattern, classifier)
+    second = identify_pattern(DiffractionPattern(operation(pattern.data).copy()), classifier)
+    assert second.lattice.ratio == pytest.approx(first.lattice.ratio, rel=2e-3)
+    assert second.lattice.angle_deg == pytest.approx(first.lattice.angle_deg, abs=0.2)
+    assert second.best_class[0] == first.best_class[0] == "D4-3"
+
+
+def test_scaling_the_counts_changes_nothing(classifier):
+    pattern = simulated_sample("Al", 225, (0, 1, 1), seed=3)
+    first = identify_pattern(pattern, classifier)
+    second = identify_pattern(DiffractionPattern(0.01 * pattern.data), classifier)
+    assert second.class_probabilities == pytest.approx(first.class_probabilities, abs=0.02)
+
+
+def test_refused_patterns_are_carried_and_not_used(classifier):
+    noise = DiffractionPattern(np.random.default_rng(0).poisson(50, (128, 128)), source="noise.tif")
+    good = identify_pattern(simulated_sample("Al", 225, (0, 1, 3), seed=1), classifier)
+    found = combine_results([identify_pattern(noise, classifier), good])
+    assert found.n_used == 1
+    assert found.space_groups.groups[0] == 225
+    text = format_table(found)
+    assert "noise.tif[0]" in text
+    assert "refused" in text
+    assert json.loads(json.dumps(found.to_dict()))["patterns"][0]["status"] == "refused"
+
+
+def test_a_foreign_net_is_none_of_these(classifier):
+    # a rectangular net of ratio 1.69, as no cubic zone axis of the scheme shows
+    rows, cols = np.mgrid[:256, :256]
+    image = np.full((256, 256), 20.0)
+    for m in range(-4, 5):
+        for n in range(-3, 4):
+            centre = 128 + m * np.array([0, 28.0]) + n * np.array([47.3, 0])
+            image += (
+                900 / (1 + m * m + n * n) * np.exp(-((rows - centre[0]) ** 2 + (cols - centre[1]) ** 2) / 12)
+            )
+    pattern = DiffractionPattern(np.random.default_rng(1).poisson(image))
+    found = combine_results([identify_pattern(pattern, classifier)])
+    assert found.patterns[0].best_class[0] == NONE_LABEL
+    assert "None of these is more likely" in format_table(found)
+    # it says nothing about the groups
+    assert np.ptp(found.space_groups.probabilities) < 0.2
+
+
+def test_progress_can_stop_the_work():
+    def stop(result):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        identify_patterns(sample_stack(SAMPLES["al"]), progress=stop)
+
+
+def test_no_pattern_is_an_error():
+    with pytest.raises(ValueError, match="at least one pattern"):
+        identify_patterns([])
+
+
+def test_groups_that_no_pattern_tells_apart():
+    assert same_patterns(221) == (195, 200, 207, 215)
+    assert same_patterns(225) == (196, 202, 209, 216)
+    assert same_patterns(229) == (197, 199, 204, 211, 217)
+    assert same_patterns(213) == (212,)
+
+
+def test_contrast_limits_show_weak_spots_beside_a_saturated_beam():
+    data = np.full((100, 100), 10.0)
+    data[50:52, 50:52] = 65535
+    data[20:24, 20:30] = 200
+    low, high = contrast_limits(data)
+    assert low == 10
+    assert high <= 200
+    assert contrast_limits(np.full((4, 4), 3.0)) == (3.0, 4.0)
+    assert contrast_limits(np.full((4, 4), np.nan)) == (0.0, 1.0)
+
+
+def test_picture_holds_every_part(classifier):
+    good = identify_pattern(simulated_sample("Al", 225, (0, 1, 3), seed=1), classifier)
+    bad = identify_pattern(DiffractionPattern(np.zeros((64, 64))), classifier)
+    figure = plot_identification(combine_results([good, bad]))
+    figure.draw_without_rendering()
+    texts = " ".join(t.get_text() for axes in figure.axes for t in axes.texts)
+    assert "refused: empty" in texts
+    assert "Most probable: 225 Fm-3m" in texts
