@@ -1,0 +1,178 @@
+"""``napari-sadp identify``: from files to classes and space groups."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_sadp.cli._common import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, show_progress
+from napari_sadp.errors import UnreadableFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_sadp.identify import Identification
+    from napari_sadp.pattern import DiffractionPattern
+
+
+def add_command(commands: Any) -> None:
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "identify",
+        help="classify patterns and name the space group",
+        description="Classify the patterns in FILEs (dm3, dm4, emd, hspy, blo, mib, tif, png ...) and combine them, as patterns "
+        "of one crystal on different zone axes, into space-group probabilities. Every frame of a stack is a pattern.",
+        epilog="Exit status: 0 at least one pattern was used, 1 none was, 2 wrong usage.",
+    )
+    command.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="microscope file or image; a stack counts as several patterns",
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
+    command.add_argument(
+        "--rule", choices=("product", "mean"), default="product",
+        help="how patterns combine: product of likelihoods (default), or mean of posteriors as in the article",
+    )  # fmt: skip
+    command.add_argument(
+        "--frames", type=_frame_list, metavar="LIST",
+        help="frames of each file to use, counted from 0, such as 0,2,5-8 (default: all)",
+    )  # fmt: skip
+    command.add_argument(
+        "--beam", nargs=2, type=float, metavar=("ROW", "COL"),
+        help="direct beam in pixels from the centre of the first pixel (default: found in each pattern)",
+    )  # fmt: skip
+    command.add_argument(
+        "--pixel-size", type=float, metavar="INV_ANGSTROM",
+        help="size of a pixel in 1/Angstrom, instead of what the files say; only for lengths in 1/Angstrom",
+    )  # fmt: skip
+    command.add_argument(
+        "--min-snr", type=float, default=6.0, metavar="RATIO",
+        help="smallest signal to noise ratio of a spot, no unit (default: %(default)s)",
+    )  # fmt: skip
+    command.add_argument(
+        "--picture",
+        metavar="PATH",
+        help="write a picture of patterns, lattices and probabilities (png, pdf, svg)",
+    )
+    command.add_argument(
+        "--weights",
+        metavar="PATH",
+        help="weight file .safetensors with its card beside it (default: bundled)",
+    )
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command, return the exit status."""
+    from napari_sadp._validate import check_range
+    from napari_sadp.ensemble.combine import combine
+    from napari_sadp.identify import Identification, combine_results, identify_pattern
+    from napari_sadp.models.predict import load_classifier
+
+    if options.pixel_size is not None:
+        check_range("--pixel-size", options.pixel_size, 0, 1, "1/Å", low_inclusive=False)
+    if options.picture is not None and not Path(options.picture).absolute().parent.is_dir():
+        raise ValueError(f"--picture is {options.picture!r}, expected a path in a folder that exists")
+    classifier = load_classifier(options.weights, options.device)
+    failures: list[dict[str, Any]] = []
+    results = []
+    interrupted = False
+    try:
+        for pattern in _patterns(options, failures):
+            results.append(
+                identify_pattern(pattern, classifier, beam_rc=options.beam, min_snr=options.min_snr)
+            )
+            show_progress(f"{len(results)} patterns: {pattern.name}")
+    except KeyboardInterrupt:
+        interrupted = True
+    show_progress("")
+    if results:
+        found = combine_results(results, rule=options.rule)
+    else:
+        found = Identification((), combine([], classifier.scheme, rule=options.rule), classifier.scheme)
+    _print_result(found, failures, as_json=options.json)
+    if options.picture is not None and results:
+        from napari_sadp.report import save_picture
+
+        save_picture(found, options.picture)
+    if interrupted:
+        print("napari-sadp: interrupted; what is shown is what was done until then", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_OK if found.n_used else EXIT_UNUSABLE
+
+
+def _patterns(options: argparse.Namespace, failures: list[dict[str, Any]]) -> Iterator[DiffractionPattern]:
+    """Yield the chosen frames of all files; files and frames that cannot be read are reported and left out."""
+    from dataclasses import replace
+
+    from napari_sadp.io.rosetta import read_stacks
+
+    def fail(path: str, frame: int | None, error: Exception) -> None:
+        show_progress("")
+        print(f"napari-sadp: {error}", file=sys.stderr)
+        failures.append(_failure(path, frame, str(error)))
+
+    for path in options.files:
+        try:
+            stacks = read_stacks(path)
+        except UnreadableFileError as error:
+            fail(path, None, error)
+            continue
+        n_frames = sum(map(len, stacks))
+        if options.frames is not None and not options.frames & set(range(n_frames)):
+            fail(
+                path,
+                None,
+                UnreadableFileError(f"{path}: has {n_frames} frame(s), none of those that --frames names"),
+            )
+        for stack in [stack for stack in stacks if stack.kind != "image"] or stacks:
+            for index in range(len(stack)):
+                if options.frames is not None and stack.first_frame + index not in options.frames:
+                    continue
+                try:
+                    pattern = stack[index]
+                except UnreadableFileError as error:
+                    fail(path, stack.first_frame + index, error)
+                    continue
+                if options.pixel_size is not None:
+                    note = f"pixel size {options.pixel_size:g} 1/Å as given"
+                    pattern = pattern.with_note(note, pixel_size_inv_angstrom=options.pixel_size)
+                yield replace(pattern, source=path)
+
+
+def _failure(path: str, frame: int | None, detail: str) -> dict[str, Any]:
+    """Return the JSON entry of a file or frame that could not be read."""
+    empty = ("beam_rc", "lattice", "g1_inv_angstrom", "class", "class_probabilities")
+    entry = {"path": path, "frame": frame, "status": "refused", "reason": "unreadable", "detail": detail}
+    return entry | dict.fromkeys(empty)
+
+
+def _print_result(found: Identification, failures: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        content = found.to_dict()
+        content["patterns"] += failures
+        print(json.dumps(content, indent=1, allow_nan=False))
+        return
+    if found.patterns:
+        from napari_sadp.report import format_table
+
+        print(format_table(found))
+
+
+def _frame_list(text: str) -> frozenset[int]:
+    frames: set[int] = set()
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            frames.update(range(int(first), int(last or first) + 1))
+    except ValueError:
+        frames.clear()
+    if not frames:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected frame numbers such as 0,2,5-8")
+    return frozenset(frames)
