@@ -24,7 +24,7 @@ def silicon():
 
 
 def about():
-    return Acquisition(scale=10 * PIXEL_SIZE, units="1/nm", voltage_kv=200.0, camera_length_mm=300.0)
+    return Acquisition(scale=(10 * PIXEL_SIZE, 10 * PIXEL_SIZE), units="1/nm", voltage_kv=200.0, camera_length_mm=300.0)
 
 
 def identify(capsys, *arguments):
@@ -48,8 +48,9 @@ def test_containers_end_to_end(tmp_path, capsys, silicon, name, variant):
     status, found, _ = identify(capsys, *paths)
     assert status == 0
     assert [p["status"] for p in found["patterns"]] == ["ok", "ok"]
-    for entry, g111 in zip(found["patterns"], (np.sqrt(3), np.sqrt(11)), strict=True):
-        assert entry["g1_inv_angstrom"] == pytest.approx(g111 / 5.46873, rel=0.01) or entry["frame"] != 0
+    # shortest vectors: 111 in [011]; in [013] the node 200, absent itself
+    for entry, hkl in zip(found["patterns"], (np.sqrt(3), 2.0), strict=True):
+        assert entry["g1_inv_angstrom"] == pytest.approx(hkl / 5.46873, rel=0.01)
         assert entry["pixel_size_inv_angstrom"] == pytest.approx(PIXEL_SIZE, rel=1e-6)
         if variant != "ncem":  # that format has no place for them
             assert entry["voltage_kv"] == pytest.approx(200)
@@ -156,7 +157,7 @@ def test_nothing_usable_is_status_1(tmp_path, capsys):
     image = tmp_path / "micrograph.dm3"
     rng = np.random.default_rng(0)
     data = rng.poisson(100, (128, 128)).astype(np.uint16)
-    write_container(image, data, Acquisition(scale=0.5, units="nm"))
+    write_container(image, data, Acquisition(scale=(0.5, 0.5), units="nm"))
     status, found, _ = identify(capsys, image)
     assert status == 1
     assert found["patterns"][0]["reason"] == "image"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support.shared import needs_real_patterns, real_pattern
+from support.shared import needs_real, real_pattern
 
 from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry.analyse import analyse_pattern
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari_sadp.geometry.analyse import PatternGeometry
     from napari_sadp.pattern import DiffractionPattern
 
-pytestmark = needs_real_patterns
+pytestmark = needs_real
 
 
 def read(name: str, frame: int = 0) -> DiffractionPattern:

@@ -58,6 +58,8 @@ def test_angles_need_the_voltage():
     ("units", "told", "kind"),
     [
         (("nm", "nm"), "unknown", "image"),
+        (("um", "um"), "unknown", "image"),
+        (("angstrom", "angstrom"), "unknown", "image"),
         (("pixel", "pixel"), "image", "image"),
         (("pixel", "pixel"), "unknown", "unknown"),
         (("1/nm", "1/nm"), "image", "diffraction"),
@@ -82,7 +84,7 @@ def test_colours_become_grey():
     assert np.allclose(pattern.data, 58.7)
 
 
-@pytest.mark.parametrize("dtype", [bool, np.complex64, np.int8, np.uint32, np.float64])
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint32, np.float64])
 def test_any_type_of_number(dtype):
     pattern = source_from_layer(Image(np.ones((32, 32), dtype))).load(0)
     assert np.allclose(pattern.data, 1)
@@ -113,7 +115,9 @@ def test_a_frame_is_loaded_when_it_is_asked_for():
 
 def test_a_frame_that_cannot_be_read_says_so():
     def frame(block_info=None):
-        raise OSError("the disk is gone")
+        if block_info[None]["chunk-location"][0] == 1:
+            raise OSError("the disk is gone")
+        return np.ones((1, 32, 32), np.float32)
 
     data = da.map_blocks(
         frame, chunks=((1, 1), (32,), (32,)), dtype=np.float32, meta=np.empty((0, 0, 0), np.float32)

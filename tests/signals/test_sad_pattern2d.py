@@ -142,7 +142,7 @@ def test_wrong_options_are_named(stack):
 @pytest.mark.parametrize(("name", "options"), [("x.dm3", {}), ("x.dm4", {}), ("x.emd", {"variant": "velox"})])
 def test_loading_a_microscope_file_by_signal_type(tmp_path, stack, name, options):
     path = tmp_path / name
-    about = Acquisition(scale=0.125, units="1/nm", voltage_kv=200.0, camera_length_mm=300.0)
+    about = Acquisition(scale=(0.125, 0.125), units="1/nm", voltage_kv=200.0, camera_length_mm=300.0)
     write_container(path, stack.data[0].astype(np.uint16), about, **options)
     s = hs.load(path, signal_type="sadp")
     assert type(s) is SADPattern2D

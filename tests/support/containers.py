@@ -61,6 +61,10 @@ def write_container(
         return write_dm(path, data, about, version=int(suffix[-1]))
     if suffix == ".emd":
         return {"velox": write_velox, "ncem": write_ncem}[variant](path, data, about)
+    if suffix == ".hspy":
+        tem = {"beam_energy": about.voltage_kv, "camera_length": about.camera_length_mm}
+        metadata = {"Acquisition_instrument": {"TEM": tem}}
+        return write_hspy(path, data, [about.units] * 2, list(about.scale), metadata=metadata)
     raise ValueError(f"no writer for {suffix}")
 
 

@@ -1,4 +1,4 @@
-"""Where the shared real patterns are, for tests that skip without them."""
+"""The folder of real patterns and structures beside the checkout; tests that use it skip where it is absent."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from pathlib import Path
 import pytest
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
-REAL_PATTERNS = SHARED / "real_patterns"
+REAL = SHARED / "real_patterns"
 
-needs_real_patterns = pytest.mark.skipif(
-    not REAL_PATTERNS.is_dir(), reason=f"the real patterns are not at {REAL_PATTERNS}"
-)
+needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no folder of real patterns at {REAL}")
 
 
 def real_pattern(name: str) -> Path:
     """Return the path of a real pattern, or skip the test."""
-    path = REAL_PATTERNS / name
+    path = REAL / name
     if not path.exists():
         pytest.skip(f"{path} is not here")
     return path

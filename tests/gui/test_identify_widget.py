@@ -1,0 +1,381 @@
+"""The *Identify* widget in a viewer, from the click to layers and tables."""
+
+from __future__ import annotations
+
+import threading
+
+import dask.array as da
+import numpy as np
+import pytest
+from napari.utils.notifications import notification_manager
+
+from napari_sadp.labels.spacegroups import ARTICLE_GROUPS
+from napari_sadp.models.weights import bundled_path
+from napari_sadp.napari_io import METADATA_KEY
+from napari_sadp.samples import SAMPLES
+from napari_sadp.widgets import _work, identify
+from napari_sadp.widgets._layers import derived_from
+
+pytestmark = pytest.mark.gui
+
+PATIENCE_MS = 180_000
+
+
+@pytest.fixture
+def viewer(make_napari_viewer):
+    return make_napari_viewer()
+
+
+@pytest.fixture
+def widget(viewer, weights_file):
+    _, widget = viewer.window.add_plugin_dock_widget("napari-sadp", "Identify")
+    # the tests do not ask what the network says, only that it is asked
+    widget.weights.value = weights_file
+    widget.device.value = "cpu"
+    return widget
+
+
+@pytest.fixture
+def complaints(monkeypatch) -> list[str]:
+    """Messages that the user is shown."""
+    shown: list[str] = []
+    monkeypatch.setattr(identify, "show_error", shown.append)
+    monkeypatch.setattr(identify, "show_warning", shown.append)
+    return shown
+
+
+def finish(qtbot, widget):
+    """Wait for the end of the run; its signals may have passed before anybody could wait for them."""
+    qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=PATIENCE_MS)
+
+
+def run(qtbot, widget):
+    """Press the button and wait for the end."""
+    worker = widget.run()
+    assert worker is not None
+    finish(qtbot, widget)
+    return worker
+
+
+def add_stack(viewer, patterns, keywords):
+    return viewer.add_image(np.stack([p.data for p in patterns]), name="stack", **keywords)
+
+
+def results_of(viewer, image) -> dict[str, object]:
+    return {
+        layer.metadata[METADATA_KEY]["role"]: layer
+        for layer in viewer.layers
+        if derived_from(layer) == str(image.unique_id)
+    }
+
+
+def cells(table, row: int) -> list[str]:
+    return table.row_text(row)
+
+
+# ---- results -----------------------------------------------------------------------------------------------------
+
+
+def test_a_stack(qtbot, viewer, widget, patterns, stack_keywords):
+    image = add_stack(viewer, patterns, stack_keywords)
+    before = image.data.copy()
+    assert widget.what.value == "stack (2 patterns)"
+    run(qtbot, widget)
+
+    found = widget.outcome.found
+    assert found.n_used == 2
+    assert np.array_equal(image.data, before)
+    layers = results_of(viewer, image)
+    assert set(layers) == {"spots", "lattice", "beam"}
+    for layer in layers.values():
+        assert np.allclose(layer.scale, image.scale)
+        assert np.allclose(layer.translate, image.translate)
+        assert layer.units == image.units
+        assert layer.axis_labels == image.axis_labels
+    assert layers["beam"].data[:, 0].tolist() == [0, 1]
+    assert set(layers["spots"].data[:, 0].tolist()) == {0, 1}
+    assert layers["lattice"].data.shape == (4, 2, 3)
+    assert viewer.layers.extent.units == image.units
+    # the next run takes the same image
+    assert widget.source_layers() == [image]
+
+    table = widget.pattern_table
+    assert table.rowCount() == 2
+    first, second = cells(table, 0), cells(table, 1)
+    assert (first[0], second[0]) == ("frame 0", "frame 1")
+    headers = [table.horizontalHeaderItem(i).text() for i in range(table.columnCount())]
+    row = dict(zip(headers, first, strict=True))
+    assert float(row["|g1| 1/Å"]) == pytest.approx(2 / 4.05, rel=0.01)  # 200 of aluminium
+    assert float(row["|g1| px"]) == pytest.approx(2 / 4.05 / 0.0125, rel=0.01)
+    assert float(row["|g2|/|g1|"]) == pytest.approx(1, abs=0.01)
+    assert float(row["Angle °"]) == pytest.approx(90, abs=0.5)
+    assert row["By lattice"].startswith("A1")
+    assert float(dict(zip(headers, second, strict=True))["Angle °"]) == pytest.approx(70.53, abs=0.5)
+
+
+def test_the_space_groups(qtbot, viewer, widget, patterns, stack_keywords):
+    add_stack(viewer, patterns, stack_keywords)
+    run(qtbot, widget)
+    rows = [cells(widget.group_table, i) for i in range(widget.group_table.rowCount())]
+    assert {int(row[0].split()[0]) for row in rows[:-1]} == set(ARTICLE_GROUPS)
+    probabilities = [float(row[1]) for row in rows[:-1]]
+    assert sum(probabilities) == pytest.approx(1, abs=0.003)
+    assert probabilities == sorted(probabilities, reverse=True)
+    same = {int(row[0].split()[0]): row[2] for row in rows[:-1]}
+    assert same[225] == "196, 202, 209, 216"
+    assert same[227] == "-"
+    assert rows[-1][0] == "none of these"
+    assert widget.summary.value.splitlines()[1] == "2 of 2 patterns used, product rule"
+
+
+def test_a_click_on_a_row_shows_its_frame(qtbot, viewer, widget, patterns, stack_keywords):
+    add_stack(viewer, patterns, stack_keywords)
+    run(qtbot, widget)
+    for row in (1, 0, 1):
+        widget.pattern_table.selectRow(row)
+        assert viewer.dims.current_step[0] == row
+
+
+def test_running_again_replaces_the_layers(qtbot, viewer, widget, patterns):
+    viewer.add_image(patterns[0].data, name="one")
+    run(qtbot, widget)
+    count = len(viewer.layers)
+    run(qtbot, widget)
+    assert len(viewer.layers) == count
+    assert widget.pattern_table.rowCount() == 1
+    widget.nodes.value = True
+    run(qtbot, widget)
+    assert len(viewer.layers) == count + 1
+    widget.nodes.value = False
+    run(qtbot, widget)
+    assert len(viewer.layers) == count
+
+
+def test_several_layers_are_patterns_of_one_crystal(qtbot, viewer, widget, patterns):
+    images = [
+        viewer.add_image(p.data, name=f"zone {i}", scale=(i + 1, i + 1)) for i, p in enumerate(patterns)
+    ]
+    viewer.layers.selection = set(images)
+    assert widget.what.value == "zone 0, zone 1 (2 patterns)"
+    run(qtbot, widget)
+    assert [cells(widget.pattern_table, i)[0] for i in range(2)] == ["zone 0", "zone 1"]
+    for image in images:
+        assert np.allclose(results_of(viewer, image)["spots"].scale, image.scale)
+    assert widget.source_layers() == images
+    # they lie on top of each other: the chosen one is shown
+    widget.pattern_table.selectRow(1)
+    assert (images[0].visible, images[1].visible) == (False, True)
+    assert not results_of(viewer, images[0])["spots"].visible
+    widget.pattern_table.selectRow(0)
+    assert (images[0].visible, images[1].visible) == (True, False)
+
+
+def test_only_the_shown_frame(qtbot, viewer, widget, patterns, stack_keywords):
+    image = add_stack(viewer, patterns, stack_keywords)
+    widget.frames.value = "shown"
+    assert widget.what.value == "stack (1 pattern)"
+    viewer.dims.set_current_step(0, 1)
+    run(qtbot, widget)
+    assert cells(widget.pattern_table, 0)[0] == "frame 1"
+    assert results_of(viewer, image)["beam"].data[:, 0].tolist() == [1]
+
+
+def test_without_a_selection_the_box_counts(qtbot, viewer, widget, patterns):
+    one, two = (viewer.add_image(p.data, name=f"zone {i}") for i, p in enumerate(patterns))
+    viewer.layers.selection.clear()
+    widget.image.value = one
+    assert widget.source_layers() == [one]
+    viewer.layers.selection = {two}
+    assert widget.source_layers() == [two]
+    assert widget.what.value == "zone 1 (1 pattern)"
+
+
+def test_a_refused_pattern_says_why(qtbot, viewer, widget, noise):
+    image = viewer.add_image(noise, name="noise")
+    run(qtbot, widget)
+    row = cells(widget.pattern_table, 0)
+    assert row[0] == "noise"
+    assert row[1].startswith("refused: ")
+    assert "lattice" not in results_of(viewer, image)
+    assert widget.group_table.rowCount() == 0
+    first, second = widget.summary.value.splitlines()
+    assert first == "No pattern could be used: no statement about the space group."
+    assert second.startswith("noise refused: ")
+
+
+def test_a_refused_pattern_among_others_is_left_out(qtbot, viewer, widget, patterns, noise):
+    images = [viewer.add_image(noise, name="noise"), viewer.add_image(patterns[0].data, name="good")]
+    viewer.layers.selection = set(images)
+    run(qtbot, widget)
+    assert widget.outcome.found.n_used == 1
+    assert widget.summary.value.splitlines()[1].startswith("1 of 2 patterns used")
+
+
+def test_an_image_in_real_space_is_refused(qtbot, viewer, widget, patterns):
+    viewer.add_image(patterns[0].data, units=("nm", "nm"))
+    run(qtbot, widget)
+    assert cells(widget.pattern_table, 0)[1].startswith("refused: image")
+
+
+def test_an_uncalibrated_pattern_is_measured_in_pixels(qtbot, viewer, widget, patterns):
+    viewer.add_image(patterns[0].data)
+    run(qtbot, widget)
+    row = cells(widget.pattern_table, 0)
+    assert row[6] == "-"
+    assert float(row[7]) > 10
+    assert "Not calibrated" in widget.summary.value
+
+
+def test_lazy_frames_are_loaded_one_at_a_time_and_not_by_the_window(qtbot, viewer, widget, patterns):
+    loads: list[tuple[int, bool]] = []
+    frames = [p.data for p in patterns]
+
+    def frame(block_info=None):
+        index = block_info[None]["chunk-location"][0]
+        loads.append((index, threading.current_thread() is threading.main_thread()))
+        return frames[index][None]
+
+    data = da.map_blocks(
+        frame, chunks=((1, 1), (256,), (256,)), dtype=np.float32, meta=np.empty((0, 0, 0), np.float32)
+    )
+    viewer.add_image(data, contrast_limits=(0, 1000))
+    run(qtbot, widget)
+    assert widget.outcome.found.n_used == 2
+    assert 1 in [index for index, _ in loads]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not bundled_path().is_file(), reason="the bundled weights are not in this checkout")
+@pytest.mark.parametrize("key", ["si", "al"])
+def test_the_bundled_network_identifies_a_sample(qtbot, viewer, widget, key):
+    viewer.open_sample("napari-sadp", key)
+    widget.weights.value = None
+    run(qtbot, widget)
+    assert widget.outcome.found.n_used == 4
+    assert widget.outcome.found.space_groups.groups[0] == SAMPLES[key].space_group
+    assert widget.summary.value.startswith(str(SAMPLES[key].space_group))
+
+
+# ---- cancel ------------------------------------------------------------------------------------------------------
+
+
+def test_cancel_stops_between_two_patterns(qtbot, viewer, widget, patterns):
+    data = np.stack([patterns[0].data] * 6)
+    image = viewer.add_image(data)
+    worker = widget.run()
+    assert not widget.run_button.enabled
+    assert widget.cancel_button.enabled
+    assert widget.run() is None  # one at a time
+
+    def stop(item):
+        if item is not None:
+            widget.cancel_button.clicked.emit(True)
+
+    worker.yielded.connect(stop)
+    finish(qtbot, widget)
+    assert not widget.cancel_button.enabled
+    done = widget.pattern_table.rowCount()
+    assert 1 <= done < 6
+    assert widget.summary.value.startswith(f"cancelled after {done} of 6 patterns")
+    assert len(results_of(viewer, image)["beam"].data) == done
+    # and the next run works
+    viewer.layers.selection = {image}
+    widget.frames.value = "shown"
+    run(qtbot, widget)
+    assert widget.outcome.found.n_used == 1
+
+
+def test_cancel_before_the_first_pattern(qtbot, viewer, widget, patterns, monkeypatch):
+    from napari_sadp.models import predict
+
+    load, cancelled = predict.load_classifier, threading.Event()
+
+    def slow(*arguments):
+        cancelled.wait(PATIENCE_MS / 1000)
+        return load(*arguments)
+
+    monkeypatch.setattr(predict, "load_classifier", slow)
+    viewer.add_image(patterns[0].data)
+    widget.run()
+    widget.cancel()
+    assert not widget.cancel_button.enabled
+    cancelled.set()
+    finish(qtbot, widget)
+    assert widget.outcome is None
+    assert widget.summary.value.startswith("cancelled")
+    assert len(viewer.layers) == 1
+
+
+# ---- faults ------------------------------------------------------------------------------------------------------
+
+
+def test_no_layer(widget, complaints):
+    assert widget.run() is None
+    assert complaints == ["There is no image layer: open a diffraction pattern first."]
+    assert widget.run_button.enabled
+
+
+def test_the_user_sees_a_notification(widget):
+    widget.run()
+    assert "no image layer" in notification_manager.records[-1].message
+    notification_manager.records.clear()
+
+
+def test_wrong_weights(qtbot, viewer, widget, patterns, complaints, tmp_path):
+    viewer.add_image(patterns[0].data)
+    widget.weights.value = tmp_path / "nothing.safetensors"
+    run(qtbot, widget)
+    [message] = complaints
+    assert "nothing.safetensors" in message
+    assert "\n" not in message
+    assert widget.summary.value == f"failed: {message}"
+    assert not widget.cancel_button.enabled
+    assert len(viewer.layers) == 1
+
+
+def test_a_failing_device_is_reported(qtbot, viewer, widget, patterns, complaints, monkeypatch):
+    from napari_sadp.models import predict
+
+    def full(*_):
+        raise RuntimeError("out of memory\nTraceback of the driver")
+
+    monkeypatch.setattr(predict, "load_classifier", full)
+    viewer.add_image(patterns[0].data)
+    run(qtbot, widget)
+    assert complaints == ["the network cannot run on device 'cpu': out of memory"]
+
+
+def test_an_unforeseen_error_does_not_lock_the_widget(
+    qtbot, viewer, widget, patterns, complaints, monkeypatch
+):
+    def broken(*_, **__):
+        raise KeyError("something")
+
+    monkeypatch.setattr(_work, "identify_pattern", broken)
+    viewer.add_image(patterns[0].data)
+    run(qtbot, widget)
+    assert complaints == ["'something'"]
+    assert widget.run_button.enabled
+
+
+def test_a_layer_removed_during_the_run(qtbot, viewer, widget, patterns, complaints):
+    image = viewer.add_image(patterns[0].data, name="gone")
+    widget.run()
+    viewer.layers.remove(image)
+    finish(qtbot, widget)
+    assert not viewer.layers
+    assert widget.pattern_table.rowCount() == 1
+    assert "gone" in complaints[0]
+    widget.pattern_table.selectRow(0)  # nothing to show, and nothing happens
+
+
+def test_a_closed_dock_stops_the_run(qtbot, viewer, widget, patterns):
+    viewer.add_image(np.stack([patterns[0].data] * 6))
+    worker = widget.run()
+    ended: list[bool] = []
+    worker.finished.connect(lambda: ended.append(True))
+    viewer.window.remove_dock_widget("all")
+    widget.native.deleteLater()
+    qtbot.waitUntil(lambda: bool(ended), timeout=PATIENCE_MS)
+    assert worker.abort_requested
+    assert len(viewer.layers) == 1
