@@ -32,7 +32,12 @@ def acquire(crystal, zone, rng):
     """Return a camera frame of a crystal and the beams in it."""
     kv = float(rng.choice([80, 120, 200, 300]))
     spots = simulate_kinematic(
-        crystal, zone, voltage_kv=kv, thickness_nm=float(rng.uniform(2, 6)), g_max_inv_angstrom=2.2, laue_zones=0
+        crystal,
+        zone,
+        voltage_kv=kv,
+        thickness_nm=float(rng.uniform(2, 6)),
+        g_max_inv_angstrom=2.2,
+        laue_zones=0,
     )
     nearest = float(np.sort(spots.g)[0])
     # camera lengths at which the shortest vector is 10 to 32 px, as an operator would choose them
@@ -57,14 +62,18 @@ def visible_class(spots: SpotPattern, scheme) -> int | None:
     from napari_sadp.labels.lattice2d import gauss_reduce, planar_basis
 
     plane = gauss_reduce(planar_basis(spots.zone), np.eye(3, dtype=int))
-    nodes = np.rint(np.linalg.lstsq(plane.T.astype(float), spots.hkl.T.astype(float), rcond=None)[0].T).astype(int)
+    nodes = np.rint(
+        np.linalg.lstsq(plane.T.astype(float), spots.hkl.T.astype(float), rcond=None)[0].T
+    ).astype(int)
     seen = visible_pattern(nodes, spots.intensity > VISIBLE, plane @ plane.T, scheme)
     return None if seen is None else seen.class_index
 
 
 def main() -> None:
     """Simulate, identify, count, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--per-behaviour", type=int, default=6, help="structures per extinction behaviour")
     parser.add_argument("--zones", type=int, default=16, help="zone axes per structure")
     parser.add_argument("--seed", type=int, default=0)
@@ -85,7 +94,9 @@ def main() -> None:
             truth = scheme.index_of[name, zone]
             found = lattice = -1
             if result.used:
-                found = int(np.argmax(result.class_probabilities)) if result.best_class[0] != NONE_LABEL else -2
+                found = (
+                    int(np.argmax(result.class_probabilities)) if result.best_class[0] != NONE_LABEL else -2
+                )
                 lattice = int(np.argmax(result.lattice_classes.probabilities))
                 stacks.setdefault((number, crystal.space_group), []).append(result)
             rows.append((number, found, lattice, truth, visible_class(spots, scheme), result.used))
@@ -100,14 +111,19 @@ def main() -> None:
 def share(hits, structures, rng):
     """Return mean and a 95 % bootstrap interval over structures, as text."""
     groups = [hits[structures == s] for s in np.unique(structures)]
-    means = [np.concatenate([groups[i] for i in rng.integers(len(groups), size=len(groups))]).mean() for _ in range(500)]
+    means = [
+        np.concatenate([groups[i] for i in rng.integers(len(groups), size=len(groups))]).mean()
+        for _ in range(500)
+    ]
     low, high = np.percentile(means, [2.5, 97.5])
     return f"{100 * hits.mean():.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def report(rows, stacks, scheme, seconds, n_crystals, rng):
     """Return the Markdown tables."""
-    structure, found, lattice, truth, visible, used = (np.array([-3 if x is None else x for x in c]) for c in zip(*rows, strict=True))
+    structure, found, lattice, truth, visible, used = (
+        np.array([-3 if x is None else x for x in c]) for c in zip(*rows, strict=True)
+    )
     used = used.astype(bool)
     lines = [
         f"{len(rows)} patterns of {n_crystals} held-out structures, 256 x 256 px; {100 * used.mean():.1f} % used, the rest refused; "
@@ -122,7 +138,11 @@ def report(rows, stacks, scheme, seconds, n_crystals, rng):
             f"{share((lattice == target)[used], structure[used], rng)} | {share(found == target, structure, rng)} |"
         )
     lines.append(f"| both truths agree in | {100 * np.mean(visible == truth):.1f} % | | |")
-    lines += ["", "| patterns of one crystal | true space group first, product rule | mean rule |", "|---|---|---|"]
+    lines += [
+        "",
+        "| patterns of one crystal | true space group first, product rule | mean rule |",
+        "|---|---|---|",
+    ]
     for n in (1, 2, 3):
         hits = {"product": [], "mean": []}
         for (_, group), results in stacks.items():
@@ -134,7 +154,9 @@ def report(rows, stacks, scheme, seconds, n_crystals, rng):
                 none = np.array([r.none_of_these for r in chosen])
                 for rule, count in hits.items():
                     count.append(combine(table, scheme, rule=rule, none_of_these=none).groups[0] == group)
-        lines.append(f"| {n} | {100 * np.mean(hits['product']):.1f} % | {100 * np.mean(hits['mean']):.1f} % |")
+        lines.append(
+            f"| {n} | {100 * np.mean(hits['product']):.1f} % | {100 * np.mean(hits['mean']):.1f} % |"
+        )
     return "\n".join(lines)
 
 

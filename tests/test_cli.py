@@ -24,7 +24,9 @@ def silicon():
 
 
 def about():
-    return Acquisition(scale=(10 * PIXEL_SIZE, 10 * PIXEL_SIZE), units="1/nm", voltage_kv=200.0, camera_length_mm=300.0)
+    return Acquisition(
+        scale=(10 * PIXEL_SIZE, 10 * PIXEL_SIZE), units="1/nm", voltage_kv=200.0, camera_length_mm=300.0
+    )
 
 
 def identify(capsys, *arguments):

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QApplication
 ROOT = Path(__file__).resolve().parents[1]
 ACQUIRED = ROOT.parent / "shared" / "real_patterns"
 PATIENCE_S = 600
-DOCK_WIDTH = 620
+DOCK_WIDTH = 640
 
 
 def main() -> None:

@@ -7,13 +7,16 @@ its lattice limits the classes and gives the probability that it is none of them
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_sadp._validate import check_option
+from napari_sadp.ensemble.ambiguity import same_patterns
 from napari_sadp.ensemble.combine import RULES, SpaceGroupPosterior, combine
 from napari_sadp.ensemble.lattice_classes import LatticeClasses, classify_lattice
+from napari_sadp.ensemble.next_axis import ZONE_KNOWN, NextAxis, rank_next_axes, zone_probabilities
 from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry.analyse import analyse_pattern
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
     from napari_sadp.ensemble.combine import Rule
     from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
-    from napari_sadp.labels.scheme import PatternScheme
+    from napari_sadp.labels.scheme import PatternScheme, Zone
     from napari_sadp.models.predict import Classifier
     from napari_sadp.pattern import DiffractionPattern
 
@@ -171,6 +174,23 @@ class Identification:
         """Number of patterns that were not refused."""
         return sum(result.used for result in self.patterns)
 
+    @cached_property
+    def current_zone(self) -> Zone | None:
+        """Zone axis of the last pattern used, where the crystal is taken to be now; None where it is not certain."""
+        used = [result for result in self.patterns if result.used]
+        if not used or used[-1].none_of_these > 1 - ZONE_KNOWN:
+            return None
+        chance = zone_probabilities(used[-1].class_probabilities, self.space_groups, self.scheme)
+        best = int(np.argmax(chance))
+        return self.scheme.zones[best] if chance[best] >= ZONE_KNOWN else None
+
+    @cached_property
+    def next_axes(self) -> tuple[NextAxis, ...]:
+        """Zone axes ranked by what a pattern on them would tell about the space group; none when no pattern was used."""
+        if not self.n_used:
+            return ()
+        return rank_next_axes(self.space_groups, self.scheme, current_zone=self.current_zone)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values: the JSON object that the command line prints."""
         found = self.space_groups
@@ -178,13 +198,23 @@ class Identification:
         return {
             "patterns": [result.to_dict() for result in self.patterns],
             "space_groups": [
-                {"number": number, "symbol": name, "probability": float(p)} for number, name, p in rows
+                {
+                    "number": number,
+                    "symbol": name,
+                    "probability": float(p),
+                    "indistinguishable": list(same_patterns(number)),
+                }
+                for number, name, p in rows
             ]
             if self.n_used
             else [],
             "rule": found.rule,
             "n_used": self.n_used,
             "none_of_these": found.none_of_these if self.n_used else None,
+            "next_zone_axes": [
+                {"zone": list(axis.zone), "gain_bits": axis.gain_bits, "tilt_deg": axis.tilt_deg}
+                for axis in self.next_axes
+            ],
             "scheme": self.scheme.version,
         }
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sadp._atomic import atomic_path
-from napari_sadp.labels.scheme import build_scheme
-from napari_sadp.labels.spacegroups import CUBIC_GROUPS, symbol
+from napari_sadp.ensemble.ambiguity import same_patterns
+from napari_sadp.labels.spacegroups import symbol
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,30 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from napari_sadp.identify import Identification, PatternResult
+    from napari_sadp.labels.scheme import Zone
 
 #: Patterns in one picture; more would be too small to see.
 MAX_PANELS = 6
-
-
-def same_patterns(number: int) -> tuple[int, ...]:
-    """Return the other cubic space groups whose zone-axis patterns have the same spots and absences on every axis.
-
-    Parameters
-    ----------
-    number : int
-        A cubic space group.
-
-    Returns
-    -------
-    tuple of int
-        Groups that no set of such patterns tells from it.
-    """
-    scheme = build_scheme(CUBIC_GROUPS)
-    table = scheme.class_given_group
-    row = table[scheme.groups.index(number)]
-    return tuple(
-        g for g, other in zip(scheme.groups, table, strict=True) if g != number and np.allclose(other, row)
-    )
+#: A further pattern that is expected to tell less is not worth naming [bit].
+WORTHWHILE_BITS = 0.05
 
 
 def contrast_limits(data: np.ndarray, mask: np.ndarray | None = None) -> tuple[float, float]:
@@ -109,9 +91,28 @@ def format_table(found: Identification) -> str:
             f"None of these is more likely (P = {posterior.none_of_these:.2f}): no pattern has a lattice of the scheme's "
             "groups and axes; the numbers above hold only if the crystal has one of them."
         )
+    else:
+        lines += _next_line(found)
     if any(r.used and r.best_class[0].startswith("C") for r in found.patterns):
         lines.append("A hexagonal net is also what hexagonal and trigonal crystals show along [0001].")
     return "\n".join(lines)
+
+
+def _next_line(found: Identification) -> list[str]:
+    """Name the zone axis to go to, where another pattern still tells something."""
+    best = found.next_axes[0] if found.next_axes else None
+    if best is None or best.gain_bits <= WORTHWHILE_BITS:
+        return []
+    tilt = ""
+    if best.tilt_deg is not None:
+        tilt = f", {best.tilt_deg:.1f} deg from {_zone_name(found.current_zone)} of the last pattern"
+    return [
+        f"Next: {_zone_name(best.zone)} is expected to tell most, {best.gain_bits:.2f} bit about the space group{tilt}."
+    ]
+
+
+def _zone_name(zone: Zone) -> str:
+    return f"[{' '.join(map(str, zone))}]"
 
 
 def _pattern_lines(result: PatternResult) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import dask.array as da
 import numpy as np
 import pytest
@@ -14,7 +12,6 @@ from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.identify import PatternResult
 from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.napari_io import METADATA_KEY
-from napari_sadp.widgets import _work
 from napari_sadp.widgets._layers import derived_from, placement, result_layers
 from napari_sadp.widgets._sources import source_from_layer
 from napari_sadp.widgets._work import FrameResult
@@ -203,44 +200,3 @@ def test_nothing_found_makes_no_layers():
     source = source_from_layer(Image(np.ones((32, 32))))
     result = PatternResult(source.load(0), build_scheme((225,)), reason="empty", detail="nothing")
     assert result_layers(source, [FrameResult(source, 0, result)], nodes=True) == []
-
-
-# ---- Triton ------------------------------------------------------------------------------------------------------
-
-
-class _Maps:
-    """Stands for /proc/self/maps."""
-
-    def __init__(self, text: str | None) -> None:
-        self._text = text
-
-    def __call__(self, _: str) -> _Maps:
-        return self
-
-    def exists(self) -> bool:
-        return self._text is not None
-
-    def read_text(self, **_: str) -> str:
-        return self._text or ""
-
-
-@pytest.mark.parametrize(
-    ("maps", "loaded", "kept_out"),
-    [
-        ("7f00 /usr/lib/libLLVM-15.so.1", False, True),
-        ("7f00 /usr/lib/libGL.so.1", False, False),
-        ("7f00 /usr/lib/libLLVM-15.so.1", True, False),
-        (None, False, False),
-    ],
-)
-def test_triton_is_kept_out_of_a_process_with_the_llvm_of_mesa(monkeypatch, maps, loaded, kept_out):
-    monkeypatch.setattr(_work, "Path", _Maps(maps))
-    monkeypatch.delitem(sys.modules, "triton", raising=False)
-    if loaded:
-        monkeypatch.setitem(sys.modules, "triton", sys)
-    assert _work.keep_triton_out() is kept_out
-    assert ("triton" in sys.modules) is (kept_out or loaded)
-    if kept_out:
-        with pytest.raises(ImportError):
-            import triton  # noqa: F401
-        del sys.modules["triton"]

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from napari_sadp import __version__
-from napari_sadp.cli import _identify, _train
+from napari_sadp.cli import _classes, _identify, _train
 from napari_sadp.cli._common import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, EXIT_USAGE
 from napari_sadp.errors import SadpError
 
@@ -63,4 +63,5 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _identify.add_command(commands)
     _train.add_command(commands)
+    _classes.add_command(commands)
     return parser

@@ -267,6 +267,22 @@ class PatternScheme:
         return {(b.name, zone): item.index for item in self.classes for b, zone in item.members}
 
     @cached_property
+    def all_behaviours(self) -> tuple[Behaviour, ...]:
+        """Extinction behaviours of the groups, in the order of `groups`; the rows of `class_table`."""
+        return tuple(item for number in self.groups for item in behaviours(number))
+
+    @cached_property
+    def class_table(self) -> np.ndarray:
+        """Class index of every behaviour on every zone axis.
+
+        Returns
+        -------
+        (n_behaviours, n_zones) ndarray of int
+            Rows as in `all_behaviours`, columns as in `zones`.
+        """
+        return np.array([[self.index_of[b.name, zone] for zone in self.zones] for b in self.all_behaviours])
+
+    @cached_property
     def class_given_group(self) -> np.ndarray:
         """P(class | space group), equal prior over the zone axes and over the behaviours of a group.
 

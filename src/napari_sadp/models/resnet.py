@@ -10,9 +10,13 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torchvision.models as tvm
 
 from napari_sadp._validate import check_option, check_range
+from napari_sadp.models._triton import keep_triton_out
+
+keep_triton_out()
+
+import torchvision.models as tvm  # noqa: E402  after the guard
 
 Architecture = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 _BUILDERS = {

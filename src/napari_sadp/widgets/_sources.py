@@ -104,7 +104,8 @@ def source_from_layer(layer: Image, frames: tuple[int, ...] | None = None) -> So
         If the layer holds no two-dimensional real data.
     """
     data = _real_data(layer)
-    units = [normalise_unit(unit) for unit in layer.units]
+    # napari keeps pint units; "~" gives the symbol ("1 / nm", "mrad") where str() gives words ("1 / nanometer")
+    units = [normalise_unit(f"{unit:~}") for unit in layer.units]
     scale = [float(s) for s in layer.scale]
     kept = layer.metadata.get(METADATA_KEY)
     about = kept if isinstance(kept, dict) else {}

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
 from napari_sadp.identify import NONE_LABEL
 from napari_sadp.labels.spacegroups import symbol
+from napari_sadp.widgets._layers import OTHER_COLOUR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +51,11 @@ class _Table(QTableWidget):
         item.setToolTip(tip or text)
         self.setItem(row, column, item)
         return item
+
+    def row_text(self, row: int) -> list[str]:
+        """Return the cells of a row, for tests and scripts."""
+        cells = [self.item(row, column) for column in range(self.columnCount())]
+        return ["" if cell is None else cell.text() for cell in cells]
 
     def fit_height(self) -> None:
         """Show all rows, within bounds."""
@@ -101,18 +108,13 @@ class PatternTable(_Table):
         cells = _cells(result)
         if cells is None:
             refusal = f"refused: {result.reason}: {result.detail}"
-            self.put(row, 1, refusal).setForeground(Qt.GlobalColor.darkYellow)
+            self.put(row, 1, refusal).setForeground(QColor(OTHER_COLOUR))
             self.setSpan(row, 1, 1, self.columnCount() - 1)
         else:
             tips = [class_description(result)] + [""] * (len(cells) - 1)
             for column, (text, tip) in enumerate(zip(cells, tips, strict=True), start=1):
                 self.put(row, column, text, tip)
         self.fit_height()
-
-    def text(self, row: int) -> list[str]:
-        """Return the cells of a row, for tests and scripts."""
-        cells = [self.item(row, column) for column in range(self.columnCount())]
-        return ["" if cell is None else cell.text() for cell in cells]
 
     def _on_current(self, row: int, *_: int) -> None:
         if row >= 0:
@@ -132,7 +134,7 @@ class GroupTable(_Table):
     )
 
     def __init__(self) -> None:
-        super().__init__(self.COLUMNS, 6, 6)
+        super().__init__(self.COLUMNS, 4, 4)  # more where there is room
         self.horizontalHeader().setStretchLastSection(True)
 
     def show_outcome(self, outcome: Outcome) -> None:

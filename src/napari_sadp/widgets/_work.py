@@ -6,7 +6,6 @@ run, so that importing the plugin stays quick.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,7 +104,6 @@ def identify_sources(
     ValueError
         If an option is wrong.
     """
-    keep_triton_out()
     try:
         from napari_sadp.models.predict import load_classifier
 
@@ -145,26 +143,6 @@ def combine_frames(frames: Sequence[FrameResult], *, rule: Rule = "product") -> 
     found = combine_results((item.result for item in frames), rule=rule)
     same = {number: same_patterns(number) for number in found.space_groups.groups}
     return Outcome(tuple(frames), found, same)
-
-
-def keep_triton_out() -> bool:
-    """Keep Triton from being loaded into a process in which Mesa has loaded its LLVM.
-
-    Triton brings an LLVM of its own and exports its symbols. Loaded after the one that Mesa uses to draw (llvmpipe,
-    radeonsi: most remote desktops and virtual displays), the process dies with a segmentation fault, viewer and all.
-    torchvision imports torch's compiler, and that imports Triton where it is installed. Inference needs neither, so
-    that Triton is declared missing for the rest of the process, where loading it would be the end of it anyway.
-
-    Returns
-    -------
-    bool
-        Whether it was necessary.
-    """
-    maps = Path("/proc/self/maps")  # Triton exists for Linux only
-    if "triton" in sys.modules or not maps.exists() or "libLLVM" not in maps.read_text(errors="replace"):
-        return False
-    sys.modules["triton"] = None  # type: ignore[assignment]  # import raises ModuleNotFoundError
-    return True
 
 
 def _light(result: PatternResult) -> PatternResult:

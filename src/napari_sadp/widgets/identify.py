@@ -37,6 +37,7 @@ _LOGGER = logging.getLogger(__name__)
 _ALL, _SHOWN = "all", "shown"
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _MIN_WIDTH = 400
+_MAX_REFUSALS = 3
 _TIPS = {
     "image": "Used when no image layer is selected in the layer list.\n"
     "Select one stack or several layers there: all are taken as patterns of one crystal.",
@@ -351,7 +352,7 @@ class IdentifyWidget(mw.Container):
         if layer is None:
             return
         ours = {done.source.layer_id for done in self._done}
-        if len(ours) > 1 and not self._viewer.grid.enabled:
+        if len(ours) > 1 and not self._viewer.canvas.grid.enabled:
             # they lie on top of each other
             for other in self._viewer.layers:
                 owner = derived_from(other) or str(other.unique_id)
@@ -392,19 +393,33 @@ def _summary(outcome: Outcome) -> str:
     """Return the answer in one or two lines."""
     found = outcome.found
     if not found.n_used:
-        return "No pattern could be used: no statement about the space group."
+        text = "No pattern could be used: no statement about the space group."
+        return "\n".join([text, *_refusals(outcome)])
     groups = found.space_groups
     number, p = groups.groups[0], float(groups.probabilities[0])
     used = f"{found.n_used} of {len(found.patterns)} patterns used, {groups.rule} rule"
     if groups.none_of_these > 0.5:
-        return f"None of the groups fits (P = {groups.none_of_these:.2f})\n{used}"
-    text = f"{number} {symbol(number)}, P = {p:.2f}\n{used}"
+        text = f"None of the groups fits (P = {groups.none_of_these:.2f})\n{used}"
+    else:
+        probability = f"P = {p:.2f}" if p < 0.995 else "P > 0.99"  # never certain
+        text = f"{number} {symbol(number)}, {probability}\n{used}"
     usable = [result for result in found.patterns if result.used]
     if all(result.best_class[0].startswith("C") for result in usable):
         text += "\nA hexagonal net is also what hexagonal and trigonal crystals show along [0001]."
     if any(result.g1_inv_angstrom is None for result in usable):
         text += "\nNot calibrated: lengths are in px; classes and space groups do not need it."
-    return text
+    return "\n".join([text, *_refusals(outcome)])
+
+
+def _refusals(outcome: Outcome) -> list[str]:
+    """Return why patterns were refused, of the first few: the table may be too narrow for a sentence."""
+    refused = [item for item in outcome.frames if not item.result.used]
+    lines = [
+        f"{item.source.label(item.frame)} refused: {item.result.reason}: {item.result.detail}"
+        for item in refused[:_MAX_REFUSALS]
+    ]
+    more = len(refused) - len(lines)
+    return [*lines, f"and {more} more refused"] if more else lines
 
 
 __all__ = ["IdentifyWidget"]

@@ -1,0 +1,82 @@
+"""``napari-sadp classes``: the pattern classes of space groups, from symmetry."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_sadp.cli._common import EXIT_OK, group_list
+
+if TYPE_CHECKING:
+    from napari_sadp.labels.scheme import PatternScheme
+
+_SHEET_FORMATS = (".png", ".pdf", ".svg")
+
+
+def add_command(commands: Any) -> None:
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "classes",
+        help="list the pattern classes of space groups",
+        description="List which space groups look alike on which zone axes, by the lattice of the spots and the absent nodes: "
+        "the classes that a pattern can be named, computed from symmetry for the sixteen shortest cubic zone axes.",
+    )
+    command.add_argument(
+        "--groups", type=_groups, default="article", metavar="LIST",
+        help="article (213,221,225,227,229; default), cubic (all 36), or numbers such as 221,225",
+    )  # fmt: skip
+    command.add_argument("--chirality", action="store_true", help="count mirror images as different classes")
+    command.add_argument(
+        "--field-of-view", type=float, metavar="R",
+        help="absent nodes count out to R times the shortest spot spacing, no unit (default: 8)",
+    )  # fmt: skip
+    command.add_argument("--json", action="store_true", help="print a JSON list instead of the table")
+    command.add_argument(
+        "--sheet", metavar="PATH", help="write a sheet with a thumbnail of every class (png, pdf, svg)"
+    )
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command, return the exit status."""
+    from napari_sadp._validate import check_option, check_range
+    from napari_sadp.labels.scheme import FIELD_OF_VIEW, build_scheme
+    from napari_sadp.report_classes import format_classes, save_sheet
+
+    radius = FIELD_OF_VIEW
+    if options.field_of_view is not None:
+        radius = check_range("--field-of-view", options.field_of_view, 1, 20, "shortest spacings")
+    if options.sheet is not None:
+        check_option("extension of --sheet", Path(options.sheet).suffix.lower(), _SHEET_FORMATS)
+        if not Path(options.sheet).absolute().parent.is_dir():
+            raise ValueError(f"--sheet is {options.sheet!r}, expected a path in a folder that exists")
+    scheme = build_scheme(options.groups, field_of_view=radius, chirality=options.chirality)
+    if options.sheet is not None:
+        save_sheet(scheme, options.sheet)
+    print(json.dumps(classes_to_list(scheme), indent=1) if options.json else format_classes(scheme))
+    return EXIT_OK
+
+
+def classes_to_list(scheme: PatternScheme) -> list[dict[str, Any]]:
+    """Return plain Python values, the list that ``--json`` prints."""
+    return [
+        {
+            "label": item.label,
+            "type": item.type,
+            "angles_deg": list(item.angles_deg),
+            "members": [{"group": behaviour.name, "zone": list(zone)} for behaviour, zone in item.members],
+        }
+        for item in scheme.classes
+    ]
+
+
+def _groups(text: str) -> tuple[int, ...]:
+    from napari_sadp.labels.spacegroups import ARTICLE_GROUPS, CUBIC_GROUPS
+
+    named = {"article": ARTICLE_GROUPS, "cubic": CUBIC_GROUPS}
+    try:
+        return named[text] if text in named else tuple(sorted(set(group_list(text))))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or article, or cubic") from None
