@@ -73,10 +73,10 @@ def main() -> None:
     options = parser.parse_args()
     groups = ARTICLE_GROUPS if options.groups is None else tuple(map(int, options.groups.split(",")))
     text = report(build_scheme(groups))
-    print(text)
     if options.write:
         with atomic_write(options.write) as file:
             file.write(text + "\n")
+    print(text)
 
 
 if __name__ == "__main__":

@@ -70,8 +70,40 @@ def test_a_foreign_net_is_none_of_these(classifier):
     found = combine_results([identify_pattern(pattern, classifier)])
     assert found.patterns[0].best_class[0] == NONE_LABEL
     assert "None of these is more likely" in format_table(found)
+    assert "Next:" not in format_table(found)
+    assert found.current_zone is None
     # it says nothing about the groups
     assert np.ptp(found.space_groups.probabilities) < 0.2
+
+
+def test_advice_after_a_pattern_that_leaves_four_groups(classifier):
+    one = identify_pattern(simulated_sample("Al", 225, (0, 0, 1), seed=1), classifier)
+    found = combine_results([one])
+    content = json.loads(json.dumps(found.to_dict()))
+    best = content["next_zone_axes"][0]
+    assert best["zone"] == [0, 1, 3]
+    assert best["gain_bits"] == pytest.approx(2.0, abs=0.1)
+    assert best["tilt_deg"] == pytest.approx(18.435, abs=1e-3)
+    assert len(content["next_zone_axes"]) == 15
+    same = {group["number"]: group["indistinguishable"] for group in content["space_groups"]}
+    assert same[225] == [196, 202, 209, 216]
+    assert same[227] == [203]
+    [line] = [line for line in format_table(found).splitlines() if line.startswith("Next:")]
+    assert "[013] would tell most, 2.0" in line
+    assert line.endswith("18.4 deg from [001] (last pattern).")
+    # [013] then names the group, and nothing more is worth saying
+    both = combine_results(
+        [one, identify_pattern(simulated_sample("Al", 225, (0, 1, 3), seed=1), classifier)]
+    )
+    assert both.space_groups.groups[0] == 225
+    assert both.next_axes[0].gain_bits < 0.5
+
+
+def test_no_advice_without_a_pattern(classifier):
+    found = combine_results([identify_pattern(DiffractionPattern(np.zeros((64, 64))), classifier)])
+    assert found.current_zone is None
+    assert found.to_dict()["next_zone_axes"] == []
+    assert "Next:" not in format_table(found)
 
 
 def test_progress_can_stop_the_work():

@@ -84,6 +84,7 @@ def test_the_core_knows_no_front_end_library(path):
     allowed = {
         "models": {"torch", "torchvision"},
         "dataset": {"torch"},
+        "simulation": {"torch"},
         "signals": {"hyperspy"},
         "napari_io": {"napari"},
         "widgets": {"napari", "magicgui", "qtpy"},

@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_sadp._atomic import atomic_path
 from napari_sadp.ensemble.ambiguity import same_patterns
-from napari_sadp.labels.spacegroups import symbol
+from napari_sadp.labels.spacegroups import symbol, zone_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from napari_sadp.identify import Identification, PatternResult
-    from napari_sadp.labels.scheme import Zone
 
 #: Patterns in one picture; more would be too small to see.
 MAX_PANELS = 6
@@ -91,28 +90,39 @@ def format_table(found: Identification) -> str:
             f"None of these is more likely (P = {posterior.none_of_these:.2f}): no pattern has a lattice of the scheme's "
             "groups and axes; the numbers above hold only if the crystal has one of them."
         )
-    else:
-        lines += _next_line(found)
-    if any(r.used and r.best_class[0].startswith("C") for r in found.patterns):
+    return "\n".join([*lines, *remarks(found)])
+
+
+def remarks(found: Identification) -> list[str]:
+    """Return what a user should know beside the numbers, a sentence each.
+
+    Parameters
+    ----------
+    found : Identification
+        The result.
+
+    Returns
+    -------
+    list of str
+        Which zone axis to go to, where another pattern still tells something; and that hexagonal nets are not cubic alone.
+    """
+    used = [result for result in found.patterns if result.used]
+    lines = _next_line(found) if used and found.space_groups.none_of_these <= 0.5 else []
+    if used and all(result.best_class[0].startswith("C") for result in used):
         lines.append("A hexagonal net is also what hexagonal and trigonal crystals show along [0001].")
-    return "\n".join(lines)
+    return lines
 
 
 def _next_line(found: Identification) -> list[str]:
-    """Name the zone axis to go to, where another pattern still tells something."""
     best = found.next_axes[0] if found.next_axes else None
     if best is None or best.gain_bits <= WORTHWHILE_BITS:
         return []
     tilt = ""
     if best.tilt_deg is not None:
-        tilt = f", {best.tilt_deg:.1f} deg from {_zone_name(found.current_zone)} of the last pattern"
+        tilt = f", {best.tilt_deg:.1f} deg from {zone_name(found.current_zone)} (last pattern)"
     return [
-        f"Next: {_zone_name(best.zone)} is expected to tell most, {best.gain_bits:.2f} bit about the space group{tilt}."
+        f"Next: {zone_name(best.zone)} would tell most, {best.gain_bits:.2f} bit about the space group{tilt}."
     ]
-
-
-def _zone_name(zone: Zone) -> str:
-    return f"[{' '.join(map(str, zone))}]"
 
 
 def _pattern_lines(result: PatternResult) -> list[str]:

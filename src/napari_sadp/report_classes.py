@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_sadp._atomic import atomic_path
 from napari_sadp.labels.scheme import disc_nodes
-from napari_sadp.labels.spacegroups import behaviours
+from napari_sadp.labels.spacegroups import behaviours, zone_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,12 +28,6 @@ _LEAST_NODES = 31
 _CELL, _DRAWING, _LINE = 1.62, 1.42, 0.098
 _TEXT_COLUMNS, _MOST_LINES = 29, 7
 _PRESENT, _ABSENT = "#16324f", "#d9480f"
-
-
-def zone_name(zone: Zone) -> str:
-    """Return a zone axis as text: ``"[013]"``, and ``"[1 -1 0]"`` or ``"[1 0 12]"`` where digits would run together."""
-    separator = "" if all(0 <= index <= 9 for index in zone) else " "
-    return f"[{separator.join(map(str, zone))}]"
 
 
 def behaviour_names(names: list[str]) -> str:
@@ -202,7 +196,7 @@ def save_sheet(scheme: PatternScheme, path: Path | str, dpi: int = 150) -> None:
 
 def _title(scheme: PatternScheme) -> str:
     return (
-        f"{len(scheme)} pattern classes of the space groups {behaviour_names([b.name for b in scheme.all_behaviours])} on "
+        f"{len(scheme)} pattern classes of space group(s) {behaviour_names([b.name for b in scheme.all_behaviours])} on "
         f"{len(scheme.zones)} zone axes. Dots: spots; open circles: absent nodes; large dot: direct beam."
     )
 

@@ -65,7 +65,7 @@ def test_without_imperfections_it_is_the_renderer(library):
 
 
 def test_classes_are_drawn_alike(library):
-    labels = make(library).draw(3000)[1].numpy()
+    labels = make(library, size=16).draw(3000)[1].numpy()
     counts = np.bincount(labels, minlength=60)
     present = np.unique(library.label)
     assert counts[present] == pytest.approx(3000 / len(present), rel=0.4)

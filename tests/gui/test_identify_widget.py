@@ -123,7 +123,7 @@ def test_the_space_groups(qtbot, viewer, widget, patterns, stack_keywords):
     assert probabilities == sorted(probabilities, reverse=True)
     same = {int(row[0].split()[0]): row[2] for row in rows[:-1]}
     assert same[225] == "196, 202, 209, 216"
-    assert same[227] == "-"
+    assert same[227] == "203"
     assert rows[-1][0] == "none of these"
     assert widget.summary.value.splitlines()[1] == "2 of 2 patterns used, product rule"
 

@@ -16,7 +16,7 @@ from napari_sadp.models.weights import load_weights
 SMALL = {
     "groups": (225, 229),
     "size": 32,
-    "crystals_per_behaviour": 2,
+    "crystals_per_behaviour": 1,
     "batch_size": 8,
     "validation_samples": 40,
 }

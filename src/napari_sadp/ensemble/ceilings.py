@@ -123,24 +123,7 @@ def ceiling(
     check_option("seen", seen, SEEN)
     check_option("known", known, KNOWN)
     scheme = build_scheme() if scheme is None else scheme
-    axes = _axis_sets(n_patterns, len(scheme.zones))
-    kinds = _kinds(scheme, seen)[:, axes]  # (n_behaviours, n_sets, n_patterns)
-    if known in ("camera constant", "both"):
-        scale = _squared_scales(scheme)[:, axes]
-        scale //= np.gcd.reduce(scale, axis=-1, keepdims=True)  # the length of the cell edge is unknown
-        kinds = kinds * (scale.max() + 1) + scale
-    if known in ("zones", "both"):
-        which = np.broadcast_to(np.arange(len(axes)), kinds.shape[:2])
-    else:
-        # nobody knows which axis is which: patterns are a bag
-        kinds, which = np.sort(kinds, axis=-1), np.zeros(kinds.shape[:2], dtype=int)
-    outcomes = np.concatenate([which[..., None], kinds], axis=-1).reshape(-1, n_patterns + 1)
-    _, outcome = np.unique(outcomes, axis=0, return_inverse=True)
-    joint = np.zeros((outcome.max() + 1, len(scheme.groups)))
-    group, weight = _groups_and_weights(scheme)
-    np.add.at(
-        joint, (outcome.reshape(-1), np.repeat(group, len(axes))), np.repeat(weight, len(axes)) / len(axes)
-    )
+    joint = _joint(n_patterns, scheme, seen, known)
     return Ceiling(
         n_patterns,
         seen,
@@ -203,6 +186,29 @@ def axis_ceilings(scheme: PatternScheme | None = None) -> dict[Zone, float]:
     group, weight = _groups_and_weights(scheme)
     hit = (first / first.sum(axis=0))[group[:, None], scheme.class_table]  # (n_behaviours, n_zones)
     return dict(zip(scheme.zones, (weight @ hit).tolist(), strict=True))
+
+
+def _joint(n_patterns: int, scheme: PatternScheme, seen: str, known: str) -> np.ndarray:
+    """Return the probability of every outcome together with every group, (n_outcomes, n_groups) ndarray, sum 1."""
+    axes = _axis_sets(n_patterns, len(scheme.zones))
+    kinds = _kinds(scheme, seen)[:, axes]  # (n_behaviours, n_sets, n_patterns)
+    if known in ("camera constant", "both"):
+        scale = _squared_scales(scheme)[:, axes]
+        scale //= np.gcd.reduce(scale, axis=-1, keepdims=True)  # the length of the cell edge is unknown
+        kinds = kinds * (scale.max() + 1) + scale
+    if known in ("zones", "both"):
+        which = np.broadcast_to(np.arange(len(axes)), kinds.shape[:2])
+    else:
+        # nobody knows which axis is which: patterns are a bag
+        kinds, which = np.sort(kinds, axis=-1), np.zeros(kinds.shape[:2], dtype=int)
+    outcomes = np.concatenate([which[..., None], kinds], axis=-1).reshape(-1, n_patterns + 1)
+    _, outcome = np.unique(outcomes, axis=0, return_inverse=True)
+    joint = np.zeros((outcome.max() + 1, len(scheme.groups)))
+    group, weight = _groups_and_weights(scheme)
+    np.add.at(
+        joint, (outcome.reshape(-1), np.repeat(group, len(axes))), np.repeat(weight, len(axes)) / len(axes)
+    )
+    return joint
 
 
 def _axis_sets(n_patterns: int, n_zones: int) -> np.ndarray:

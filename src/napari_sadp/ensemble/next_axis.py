@@ -37,7 +37,7 @@ class NextAxis:
     Parameters
     ----------
     zone : tuple of 3 int
-        Zone axis; any axis of its family will do.
+        Zone axis; any axis of its family will do, but for group 205 only with the indices in this cyclic order.
     gain_bits : float
         Expected decrease of the entropy of the space group [bit].
     tilt_deg : float or None
@@ -73,10 +73,10 @@ def family_angles(first: Zone, second: Zone) -> tuple[float, ...]:
     [18.43, 71.57, 90.0]
     """
     axis, other = check_zone_axis(first), check_zone_axis(second)
-    family = {tuple(s * x for s, x in zip(signs, p, strict=True)) for p in permutations(other) for signs in product((1, -1), repeat=3)}  # fmt: skip
-    dots = sorted({abs(int(np.dot(axis, member))) for member in family}, reverse=True)
+    family = np.array(list(permutations(other)))[:, None] * np.array(list(product((1, -1), repeat=3)))
+    dots = np.unique(np.abs(family @ axis))[::-1]
     norm = np.sqrt(np.dot(axis, axis) * np.dot(other, other))
-    return tuple(float(np.degrees(np.arccos(min(1.0, dot / norm)))) for dot in dots)
+    return tuple(np.degrees(np.arccos(np.minimum(1.0, dots / norm))).tolist())
 
 
 def behaviour_probabilities(posterior: Posterior, scheme: PatternScheme) -> np.ndarray:

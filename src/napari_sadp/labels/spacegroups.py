@@ -91,6 +91,12 @@ def symbol(number: int) -> str:
     return _spacegroup(number).short_name()
 
 
+def zone_name(zone: tuple[int, int, int]) -> str:
+    """Return a zone axis as text: ``"[013]"``, and ``"[1 -1 0]"`` or ``"[1 0 12]"`` where digits would run together."""
+    separator = "" if all(0 <= index <= 9 for index in zone) else " "
+    return f"[{separator.join(map(str, zone))}]"
+
+
 def behaviour_of_wyckoff(number: int, letters: frozenset[str] | set[str]) -> Behaviour:
     """Return the behaviour of a structure from the Wyckoff letters that it occupies.
 

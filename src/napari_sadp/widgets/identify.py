@@ -23,6 +23,7 @@ from qtpy.QtWidgets import QSizePolicy
 from napari_sadp.ensemble.combine import RULES
 from napari_sadp.errors import SadpError
 from napari_sadp.labels.spacegroups import symbol
+from napari_sadp.report import remarks
 from napari_sadp.widgets._layers import derived_from, placement, result_layers
 from napari_sadp.widgets._sources import Source, source_from_layer
 from napari_sadp.widgets._tables import GroupTable, PatternTable
@@ -403,10 +404,8 @@ def _summary(outcome: Outcome) -> str:
     else:
         probability = f"P = {p:.2f}" if p < 0.995 else "P > 0.99"  # never certain
         text = f"{number} {symbol(number)}, {probability}\n{used}"
-    usable = [result for result in found.patterns if result.used]
-    if all(result.best_class[0].startswith("C") for result in usable):
-        text += "\nA hexagonal net is also what hexagonal and trigonal crystals show along [0001]."
-    if any(result.g1_inv_angstrom is None for result in usable):
+    text = "\n".join([text, *remarks(found)])
+    if any(result.used and result.g1_inv_angstrom is None for result in found.patterns):
         text += "\nNot calibrated: lengths are in px; classes and space groups do not need it."
     return "\n".join([text, *_refusals(outcome)])
 
