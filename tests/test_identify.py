@@ -10,7 +10,14 @@ import pytest
 from napari_sadp.identify import NONE_LABEL, combine_results, identify_pattern, identify_patterns
 from napari_sadp.models.predict import load_classifier
 from napari_sadp.pattern import DiffractionPattern
-from napari_sadp.report import contrast_limits, format_table, plot_identification, same_patterns
+from napari_sadp.report import (
+    contrast_limits,
+    format_table,
+    headline,
+    leading_groups,
+    plot_identification,
+    same_patterns,
+)
 from napari_sadp.samples import SAMPLES, sample_stack, simulated_sample
 
 
@@ -144,4 +151,13 @@ def test_picture_holds_every_part(classifier):
     figure.draw_without_rendering()
     texts = " ".join(t.get_text() for axes in figure.axes for t in axes.texts)
     assert "refused: empty" in texts
-    assert "Most probable: 225 Fm-3m" in texts
+    assert "Most probable: 225 Fm-3m" in " ".join(texts.split())
+
+
+def test_groups_of_equal_probability_are_named_together(classifier):
+    found = combine_results([identify_pattern(simulated_sample("Al", 225, (0, 0, 1), seed=1), classifier)])
+    assert leading_groups(found) == (221, 225, 227, 229)
+    assert headline(found) == "Equally probable: 221 Pm-3m, 225 Fm-3m, 227 Fd-3m, 229 Im-3m (25.0 % each)"
+    assert headline(
+        combine_results([identify_pattern(DiffractionPattern(np.zeros((64, 64))), classifier)])
+    ).startswith("No pattern could be used")

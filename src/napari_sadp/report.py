@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,7 +77,7 @@ def format_table(found: Identification) -> str:
         lines += _pattern_lines(result)
     lines.append("")
     if not found.n_used:
-        return "\n".join([*lines, "No pattern could be used: no statement about the space group."])
+        return "\n".join([*lines, headline(found)])
     lines.append(
         f"{'space group':<14} {'P':>7}   same patterns on every axis ({found.space_groups.rule} rule)"
     )
@@ -91,6 +92,28 @@ def format_table(found: Identification) -> str:
             "groups and axes; the numbers above hold only if the crystal has one of them."
         )
     return "\n".join([*lines, *remarks(found)])
+
+
+def leading_groups(found: Identification) -> tuple[int, ...]:
+    """Return the most probable space group, or all that are as probable within 1 %."""
+    groups = found.space_groups
+    return tuple(
+        number
+        for number, p in zip(groups.groups, groups.probabilities, strict=True)
+        if p > groups.probabilities[0] - 0.01
+    )
+
+
+def headline(found: Identification) -> str:
+    """Return the answer in one line; groups of equal probability are named together, none is singled out."""
+    if not found.n_used:
+        return "No pattern could be used: no statement about the space group."
+    if found.space_groups.none_of_these > 0.5:
+        return f"None of the groups fits (P = {percent(found.space_groups.none_of_these)})"
+    leaders = leading_groups(found)
+    names = ", ".join(f"{number} {symbol(number)}" for number in leaders)
+    p = percent(float(found.space_groups.probabilities[0]))
+    return f"Most probable: {names} ({p})" if len(leaders) == 1 else f"Equally probable: {names} ({p} each)"
 
 
 def remarks(found: Identification) -> list[str]:
@@ -249,14 +272,17 @@ def _draw_groups(axes: Axes, found: Identification) -> None:
 def _draw_text(axes: Axes, found: Identification) -> None:
     axes.set_axis_off()
     if not found.n_used:
-        text = "No pattern could be used."
+        lines = ["No pattern could be used."]
     else:
-        first = found.space_groups.groups[0]
-        others = ", ".join(f"{g} {symbol(g)}" for g in same_patterns(first)) or "none"
-        text = (
-            f"Most probable: {first} {symbol(first)}\n\nSame spots on every axis,\nnot to be told apart by them:\n{others}"
-            f"\n\nNone of the groups\nof the scheme: {found.space_groups.none_of_these:.2f}"
-        )
+        lines = [headline(found)]
+        leaders = leading_groups(found)
+        if len(leaders) == 1:
+            others = ", ".join(f"{g} {symbol(g)}" for g in same_patterns(leaders[0])) or "none"
+            lines.append(f"Same spots on every axis, not to be told apart by them: {others}")
+        # a line break inside a percentage reads badly
+        none = percent(found.space_groups.none_of_these).replace(" ", "\N{NO-BREAK SPACE}")
+        lines += [f"None of the groups of the scheme: {none}", *remarks(found)]
     if len(found.patterns) > MAX_PANELS:
-        text += f"\n\nFirst {MAX_PANELS} of {len(found.patterns)} patterns shown."
+        lines.append(f"First {MAX_PANELS} of {len(found.patterns)} patterns shown.")
+    text = "\n\n".join(fill(line, 38) for line in lines)
     axes.text(0.0, 0.95, text, va="top", fontsize=9, transform=axes.transAxes)

@@ -253,7 +253,7 @@ def test_the_bundled_network_identifies_a_sample(qtbot, viewer, widget, key):
     run(qtbot, widget)
     assert widget.outcome.found.n_used == 4
     assert widget.outcome.found.space_groups.groups[0] == SAMPLES[key].space_group
-    assert widget.summary.value.startswith(str(SAMPLES[key].space_group))
+    assert widget.summary.value.startswith(f"Most probable: {SAMPLES[key].space_group} ")
 
 
 # ---- cancel ------------------------------------------------------------------------------------------------------

@@ -22,8 +22,7 @@ from qtpy.QtWidgets import QSizePolicy
 
 from napari_sadp.ensemble.combine import RULES
 from napari_sadp.errors import SadpError
-from napari_sadp.labels.spacegroups import symbol
-from napari_sadp.report import remarks
+from napari_sadp.report import headline, remarks
 from napari_sadp.widgets._layers import derived_from, placement, result_layers
 from napari_sadp.widgets._sources import Source, source_from_layer
 from napari_sadp.widgets._tables import GroupTable, PatternTable
@@ -393,17 +392,10 @@ def _one_line(error: Exception) -> str:
 def _summary(outcome: Outcome) -> str:
     """Return the answer in one or two lines."""
     found = outcome.found
+    text = headline(found)
     if not found.n_used:
-        text = "No pattern could be used: no statement about the space group."
         return "\n".join([text, *_refusals(outcome)])
-    groups = found.space_groups
-    number, p = groups.groups[0], float(groups.probabilities[0])
-    used = f"{found.n_used} of {len(found.patterns)} patterns used, {groups.rule} rule"
-    if groups.none_of_these > 0.5:
-        text = f"None of the groups fits (P = {groups.none_of_these:.2f})\n{used}"
-    else:
-        probability = f"P = {p:.2f}" if p < 0.995 else "P > 0.99"  # never certain
-        text = f"{number} {symbol(number)}, {probability}\n{used}"
+    text += f"\n{found.n_used} of {len(found.patterns)} patterns used, {found.space_groups.rule} rule"
     text = "\n".join([text, *remarks(found)])
     if any(result.used and result.g1_inv_angstrom is None for result in found.patterns):
         text += "\nNot calibrated: lengths are in px; classes and space groups do not need it."
