@@ -132,7 +132,7 @@ def test_names():
         (["--groups", "62"], "space group is 62, expected a cubic one"),
         (["--field-of-view", "0"], "--field-of-view is 0.0, expected a number in [1, 20] shortest spacings"),
         (["--field-of-view", "nan"], "--field-of-view is nan"),
-        (["--sheet", "a.txt"], "extension of --sheet is '.txt', expected one of '.png', '.pdf', '.svg'"),
+        (["--sheet", "a.txt"], "--sheet is 'a.txt', expected a file name ending in .png, .pdf, .svg"),
         (["--sheet", "/nowhere/at/all.png"], "--sheet"),
     ],
 )

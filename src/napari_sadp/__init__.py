@@ -25,11 +25,16 @@ _PUBLIC = {
     "load_catalogue": "simulation.catalogue",
     "load_classifier": "models.predict",
     "load_crystal": "io.cif",
+    "load_structure": "io.structures",
     "read_patterns": "io.rosetta",
     "read_stacks": "io.rosetta",
     "render_pattern": "simulation.render",
+    "search_catalogue": "simulation.catalogue",
     "simulate_kinematic": "simulation.kinematic",
+    "simulate_pattern": "simulation.zone_pattern",
+    "simulated_signal": "signals.simulate",
     "to_training_image": "geometry.convention",
+    "write_patterns": "io.write",
 }
 
 __all__ = [
@@ -48,11 +53,16 @@ __all__ = [
     "load_catalogue",
     "load_classifier",
     "load_crystal",
+    "load_structure",
     "read_patterns",
     "read_stacks",
     "render_pattern",
+    "search_catalogue",
     "simulate_kinematic",
+    "simulate_pattern",
+    "simulated_signal",
     "to_training_image",
+    "write_patterns",
 ]
 
 if TYPE_CHECKING:
@@ -62,14 +72,18 @@ if TYPE_CHECKING:
     from napari_sadp.identify import Identification, PatternResult, combine_results, identify_patterns
     from napari_sadp.io.cif import load_crystal
     from napari_sadp.io.rosetta import read_patterns, read_stacks
+    from napari_sadp.io.structures import load_structure
+    from napari_sadp.io.write import write_patterns
     from napari_sadp.labels.scheme import build_scheme
     from napari_sadp.models.predict import load_classifier
     from napari_sadp.pattern import DiffractionPattern
     from napari_sadp.signals.combine import combine_signals
-    from napari_sadp.simulation.catalogue import find_structure, load_catalogue
+    from napari_sadp.signals.simulate import simulated_signal
+    from napari_sadp.simulation.catalogue import find_structure, load_catalogue, search_catalogue
     from napari_sadp.simulation.crystal import Crystal
     from napari_sadp.simulation.kinematic import simulate_kinematic
     from napari_sadp.simulation.render import render_pattern
+    from napari_sadp.simulation.zone_pattern import simulate_pattern
 
 
 def __getattr__(name: str) -> Any:

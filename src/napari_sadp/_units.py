@@ -181,6 +181,42 @@ def screen_to_inv_angstrom(size_mm: float, camera_length_mm: float, voltage_kv: 
     return float(size_mm) / (camera_length_mm * electron_wavelength(voltage_kv))
 
 
+#: Width of the camera [mm] where only the camera length is known: usual fibre-coupled and direct cameras have 20 to 60.
+CAMERA_WIDTH_MM = 30.0
+
+
+def pixel_size_of_camera(camera_length_mm: float, camera_pixel_um: float, voltage_kv: float) -> float:
+    """Return the size of a camera pixel in the pattern (``g = R / (lambda L)``).
+
+    Parameters
+    ----------
+    camera_length_mm : float
+        Camera length L [mm].
+    camera_pixel_um : float
+        Size of a pixel, after binning [um].
+    voltage_kv : float
+        Accelerating voltage [kV].
+
+    Returns
+    -------
+    float
+        Size of a pixel [1/Å].
+
+    Raises
+    ------
+    ValueError
+        If one of them is not positive.
+
+    Examples
+    --------
+    >>> round(pixel_size_of_camera(400.0, 100.0, 200.0), 5)
+    0.00997
+    """
+    if not np.isfinite(camera_pixel_um) or camera_pixel_um <= 0:
+        raise ValueError(f"camera_pixel_um is {camera_pixel_um!r}, expected a positive number of um")
+    return screen_to_inv_angstrom(camera_pixel_um * 1e-3, camera_length_mm, voltage_kv)
+
+
 def plausible_pixel_size(pixel_size_inv_angstrom: float, n_pixels: int) -> bool:
     """Tell whether a pixel size [1/Å] gives a Nyquist frequency that a diffraction camera can have."""
     low, high = PLAUSIBLE_NYQUIST_INV_ANGSTROM

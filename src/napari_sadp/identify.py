@@ -6,7 +6,7 @@ its lattice limits the classes and gives the probability that it is none of them
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from napari_sadp.ensemble.lattice_classes import LatticeClasses, classify_lattic
 from napari_sadp.ensemble.next_axis import ZONE_KNOWN, NextAxis, rank_next_axes, zone_probabilities
 from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry.analyse import analyse_pattern
+from napari_sadp.pattern import DiffractionPattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
     from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
     from napari_sadp.labels.scheme import PatternScheme, Zone
     from napari_sadp.models.predict import Classifier
-    from napari_sadp.pattern import DiffractionPattern
 
+#: Reason of a file or frame that could not be read.
+UNREADABLE = "unreadable"
+#: Patterns of one class whose |g1| differ by less than this (natural logarithm) are taken as one zone axis.
+SAME_LENGTH = 0.04
 #: Label of a pattern whose lattice fits no class of the scheme.
 NONE_LABEL = "none"
 
@@ -175,21 +179,28 @@ class Identification:
         return sum(result.used for result in self.patterns)
 
     @cached_property
+    def known_zones(self) -> tuple[Zone | None, ...]:
+        """Zone axis of each pattern used, None where it is not certain."""
+        zones: list[Zone | None] = []
+        for result in (result for result in self.patterns if result.used):
+            chance = zone_probabilities(result.class_probabilities, self.space_groups, self.scheme)
+            best = int(np.argmax(chance))
+            certain = result.none_of_these <= 1 - ZONE_KNOWN and chance[best] >= ZONE_KNOWN
+            zones.append(self.scheme.zones[best] if certain else None)
+        return tuple(zones)
+
+    @property
     def current_zone(self) -> Zone | None:
         """Zone axis of the last pattern used, where the crystal is taken to be now; None where it is not certain."""
-        used = [result for result in self.patterns if result.used]
-        if not used or used[-1].none_of_these > 1 - ZONE_KNOWN:
-            return None
-        chance = zone_probabilities(used[-1].class_probabilities, self.space_groups, self.scheme)
-        best = int(np.argmax(chance))
-        return self.scheme.zones[best] if chance[best] >= ZONE_KNOWN else None
+        return self.known_zones[-1] if self.known_zones else None
 
     @cached_property
     def next_axes(self) -> tuple[NextAxis, ...]:
-        """Zone axes ranked by what a pattern on them would tell about the space group; none when no pattern was used."""
+        """Zone axes not yet seen, ranked by what a pattern on them would tell about the space group."""
         if not self.n_used:
             return ()
-        return rank_next_axes(self.space_groups, self.scheme, current_zone=self.current_zone)
+        ranked = rank_next_axes(self.space_groups, self.scheme, current_zone=self.current_zone)
+        return tuple(axis for axis in ranked if axis.zone not in self.known_zones)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values: the JSON object that the command line prints."""
@@ -258,6 +269,17 @@ def identify_pattern(
             notes=pattern.notes,
         )
     image = classifier.training_image(geometry.image, geometry.lattice)
+    if not image.any():
+        detail = "no diffracted intensity around the direct beam; is the beam that was given right?"
+        return PatternResult(
+            pattern,
+            scheme,
+            reason="no lattice",
+            detail=detail,
+            beam=geometry.beam,
+            spots=geometry.spots,
+            notes=geometry.notes,
+        )
     network = classifier.probabilities(image[None])[0]
     by_lattice = classify_lattice(geometry.lattice, scheme)
     # the alternative "none" was weighed against all classes; of those, the network then chooses by appearance
@@ -278,6 +300,31 @@ def identify_pattern(
         none_of_these=none,
         notes=geometry.notes,
     )
+
+
+def unreadable_result(
+    source: str, frame: int | None, error: Exception, scheme: PatternScheme
+) -> PatternResult:
+    """Return the result of a file or frame that could not be read, so that it is listed like a refused pattern.
+
+    Parameters
+    ----------
+    source : str
+        Path or name.
+    frame : int or None
+        Frame, None where the file as a whole cannot be read.
+    error : Exception
+        What happened.
+    scheme : PatternScheme
+        The classes.
+
+    Returns
+    -------
+    PatternResult
+        Refused with the reason ``"unreadable"``.
+    """
+    nothing = DiffractionPattern(np.zeros((1, 1)), source=source, frame=frame)
+    return PatternResult(nothing, scheme, reason=UNREADABLE, detail=str(error))
 
 
 def combine_results(results: Iterable[PatternResult], *, rule: Rule = "product") -> Identification:
@@ -308,13 +355,40 @@ def combine_results(results: Iterable[PatternResult], *, rule: Rule = "product")
     if any(result.scheme.version != scheme.version for result in results):
         raise ValueError("results come from networks with different class schemes, expected one scheme")
     used = [result for result in results if result.used]
-    posterior = combine(
-        np.array([result.class_probabilities for result in used]),
-        scheme,
-        rule=rule,
-        none_of_these=np.array([result.none_of_these for result in used]),
-    )
+    table = np.array([result.class_probabilities for result in used])
+    none = np.array([result.none_of_these for result in used])
+    if rule == "product" and used:
+        # frames of one zone axis are one piece of evidence, however many there are
+        same = _same_axis(used)
+        weight = np.array([same == label for label in np.unique(same)], dtype=float)
+        weight /= weight.sum(axis=1, keepdims=True)
+        table, none = weight @ table, weight @ none
+    posterior = replace(combine(table, scheme, rule=rule, none_of_these=none), n_patterns=len(used))
     return Identification(results, posterior, scheme)
+
+
+def _same_axis(results: list[PatternResult]) -> np.ndarray:
+    """Return a number for each pattern, equal for those of the same class and the same lattice: one zone axis."""
+    numbers: list[int] = []
+    seen: list[tuple[str, float, float | None]] = []
+    for result in results:
+        label, length, size = (
+            result.best_class[0],
+            float(np.linalg.norm(result.lattice.g1_px)),
+            result.pattern.pixel_size_inv_angstrom,
+        )
+        for number, (other, other_length, other_size) in enumerate(seen):
+            # lengths compare where both are calibrated, or neither is
+            ratio = length / other_length
+            if size is not None and other_size is not None:
+                ratio *= size / other_size
+            if label == other and abs(np.log(ratio)) < SAME_LENGTH:
+                numbers.append(number)
+                break
+        else:
+            numbers.append(len(seen))
+            seen.append((label, length, size))
+    return np.array(numbers)
 
 
 def identify_patterns(

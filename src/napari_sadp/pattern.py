@@ -32,8 +32,8 @@ class DiffractionPattern:
         Camera length [mm].
     source : str
         Path of the file, or a name.
-    frame : int
-        Flat index of the frame inside its file (0 for a single pattern).
+    frame : int or None
+        Flat index of the frame inside its file (0 for a single pattern); None stands for the file as a whole.
     kind : {"diffraction", "image", "unknown"}
         What the file says that the data are.
     notes : tuple of str
@@ -51,7 +51,7 @@ class DiffractionPattern:
     voltage_kv: float | None = None
     camera_length_mm: float | None = None
     source: str = ""
-    frame: int = 0
+    frame: int | None = 0
     kind: PatternKind = "unknown"
     notes: tuple[str, ...] = field(default_factory=tuple)
 
@@ -59,8 +59,10 @@ class DiffractionPattern:
         data = np.asarray(self.data)
         if data.ndim != 2 or data.dtype.kind not in "buif":
             raise ValueError(f"data has shape {data.shape} and type {data.dtype}, expected a real 2-D array")
-        bad = ~np.isfinite(data) if data.dtype.kind == "f" else None
-        data = data.astype(np.float32)
+        is_float = data.dtype.kind == "f"
+        with np.errstate(over="ignore"):  # what float32 cannot hold is masked as not finite
+            data = data.astype(np.float32)
+        bad = ~np.isfinite(data) if is_float else None
         mask = None if self.mask is None else np.asarray(self.mask, dtype=bool)
         if mask is not None and mask.shape != data.shape:
             raise ValueError(f"mask has shape {mask.shape}, expected that of the data {data.shape}")
@@ -78,7 +80,8 @@ class DiffractionPattern:
     @property
     def name(self) -> str:
         """File name and frame, for tables and messages."""
-        return f"{PurePath(self.source).name or 'pattern'}[{self.frame}]"
+        name = PurePath(self.source).name or "pattern"
+        return name if self.frame is None else f"{name}[{self.frame}]"
 
     def with_note(self, note: str, **changes: object) -> DiffractionPattern:
         """Return a copy with changed fields and one note more."""

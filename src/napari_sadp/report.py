@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_sadp._atomic import atomic_path
 from napari_sadp.ensemble.ambiguity import same_patterns
+from napari_sadp.identify import UNREADABLE
 from napari_sadp.labels.spacegroups import symbol, zone_name
 
 if TYPE_CHECKING:
@@ -86,10 +87,11 @@ def format_table(found: Identification) -> str:
         others = ", ".join(map(str, same_patterns(number)))
         bar = "#" * round(20 * p)
         lines.append(f"{number:>4} {name:<9} {percent(p):>8}  {others:<28} {bar}".rstrip())
+    lines.append(f"{'none of these':<14} {percent(posterior.none_of_these):>8}")
     if posterior.none_of_these > 0.5:
         lines.append(
-            f"None of these is more likely (P = {posterior.none_of_these:.2f}): no pattern has a lattice of the scheme's "
-            "groups and axes; the numbers above hold only if the crystal has one of them."
+            f"None of these is more likely (P = {posterior.none_of_these:.2f}): the lattices are not those of the "
+            "scheme's groups and axes; the numbers above hold only if the crystal has one of them."
         )
     return "\n".join([*lines, *remarks(found)])
 
@@ -180,7 +182,7 @@ def plot_identification(found: Identification) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    shown = found.patterns[:MAX_PANELS]
+    shown = [result for result in found.patterns if result.reason != UNREADABLE][:MAX_PANELS]
     figure = Figure(figsize=(3.1 * (len(shown) + 1), 8.6), layout="constrained")
     grid = figure.subplots(3, len(shown) + 1, squeeze=False, height_ratios=(1.25, 0.9, 0.8))
     for column, result in enumerate(shown):

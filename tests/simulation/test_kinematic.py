@@ -107,6 +107,13 @@ def test_scattering_factors_are_electron_factors():
     assert np.all(np.diff(electron_scattering_factor("Au", np.linspace(0, 3, 50))) < 0)
 
 
+@pytest.mark.parametrize("g", [0.2, 1.0, 2.5])
+def test_scattering_factor_is_taken_at_half_of_g(g):
+    # gemmi's own evaluation of the table, at (sin(theta) / lambda)^2 = (g / 2)^2
+    expected = gemmi.Element("Si").c4322.calculate_sf((g / 2) ** 2)
+    assert electron_scattering_factor("Si", [g])[0] == pytest.approx(expected)
+
+
 def test_excitation_error_of_the_exact_axis():
     wave = np.array([0, 0, -1 / electron_wavelength(200)])
     g = np.array([[1.0, 0, 0], [0, -1, 0], [0.5, 0, 0]])

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from napari_sadp import __version__
-from napari_sadp.cli import _classes, _identify, _train
+from napari_sadp.cli import _catalogue, _classes, _dataset, _identify, _simulate, _train
 from napari_sadp.cli._common import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, EXIT_USAGE
 from napari_sadp.errors import SadpError
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:  # an argument that only the library could judge
         print(f"napari-sadp: error: {error}", file=sys.stderr)
         return EXIT_USAGE
-    except SadpError as error:
+    except (SadpError, OSError) as error:  # a full disk, a folder without permission
         print(f"napari-sadp: error: {error}", file=sys.stderr)
         return EXIT_UNUSABLE
     except KeyboardInterrupt:
@@ -63,5 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _identify.add_command(commands)
     _train.add_command(commands)
+    _dataset.add_command(commands)
     _classes.add_command(commands)
+    _simulate.add_command(commands)
+    _catalogue.add_command(commands)
     return parser

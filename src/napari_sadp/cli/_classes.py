@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_sadp.cli._common import EXIT_OK, group_list
+from napari_sadp.cli._common import EXIT_OK, check_picture_path, group_list
 
 if TYPE_CHECKING:
     from napari_sadp.labels.scheme import PatternScheme
-
-_SHEET_FORMATS = (".png", ".pdf", ".svg")
 
 
 def add_command(commands: Any) -> None:
@@ -41,7 +38,7 @@ def add_command(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command, return the exit status."""
-    from napari_sadp._validate import check_option, check_range
+    from napari_sadp._validate import check_range
     from napari_sadp.labels.scheme import FIELD_OF_VIEW, build_scheme
     from napari_sadp.report_classes import format_classes, save_sheet
 
@@ -49,9 +46,7 @@ def run(options: argparse.Namespace) -> int:
     if options.field_of_view is not None:
         radius = check_range("--field-of-view", options.field_of_view, 1, 20, "shortest spacings")
     if options.sheet is not None:
-        check_option("extension of --sheet", Path(options.sheet).suffix.lower(), _SHEET_FORMATS)
-        if not Path(options.sheet).absolute().parent.is_dir():
-            raise ValueError(f"--sheet is {options.sheet!r}, expected a path in a folder that exists")
+        check_picture_path("--sheet", options.sheet)
     scheme = build_scheme(options.groups, field_of_view=radius, chirality=options.chirality)
     if options.sheet is not None:
         save_sheet(scheme, options.sheet)

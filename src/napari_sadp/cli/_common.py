@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from pathlib import Path
 
 EXIT_OK, EXIT_UNUSABLE, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -20,3 +22,19 @@ def group_list(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: expected space-group numbers such as 221,225") from None
+
+
+PICTURE_FORMATS = (".png", ".pdf", ".svg")
+
+
+def check_picture_path(option: str, path: str) -> None:
+    """Raise `ValueError` unless a picture can be written to a path: known before any work is done."""
+    target = Path(path).absolute()
+    if target.suffix.lower() not in PICTURE_FORMATS:
+        raise ValueError(f"{option} is {path!r}, expected a file name ending in {', '.join(PICTURE_FORMATS)}")
+    if target.is_dir():
+        raise ValueError(f"{option} is {path!r}, a folder; expected a file name")
+    if not target.parent.is_dir():
+        raise ValueError(f"{option} is {path!r}, expected a path in a folder that exists")
+    if not os.access(target.parent, os.W_OK):
+        raise ValueError(f"{option} is {path!r}, expected a path in a folder that may be written to")

@@ -5,17 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_sadp.cli._common import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, show_progress
+from napari_sadp.cli._common import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_UNUSABLE,
+    check_picture_path,
+    show_progress,
+)
 from napari_sadp.errors import UnreadableFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_sadp.identify import Identification
-    from napari_sadp.pattern import DiffractionPattern
+    from napari_sadp.identify import Identification, PatternResult
+    from napari_sadp.models.predict import Classifier
 
 
 def add_command(commands: Any) -> None:
@@ -44,7 +50,8 @@ def add_command(commands: Any) -> None:
     )  # fmt: skip
     command.add_argument(
         "--beam", nargs=2, type=float, metavar=("ROW", "COL"),
-        help="direct beam in pixels from the centre of the first pixel (default: found in each pattern)",
+        help="direct beam in pixels from the centre of the first pixel (default: found in each pattern); oblong pixels count as "
+        "resampled to square ones",
     )  # fmt: skip
     command.add_argument(
         "--pixel-size", type=float, metavar="INV_ANGSTROM",
@@ -72,23 +79,20 @@ def run(options: argparse.Namespace) -> int:
     """Run the command, return the exit status."""
     from napari_sadp._validate import check_range
     from napari_sadp.ensemble.combine import combine
-    from napari_sadp.identify import Identification, combine_results, identify_pattern
+    from napari_sadp.identify import Identification, combine_results
     from napari_sadp.models.predict import load_classifier
 
     if options.pixel_size is not None:
         check_range("--pixel-size", options.pixel_size, 0, 1, "1/Å", low_inclusive=False)
-    if options.picture is not None and not Path(options.picture).absolute().parent.is_dir():
-        raise ValueError(f"--picture is {options.picture!r}, expected a path in a folder that exists")
+    if options.picture is not None:
+        check_picture_path("--picture", options.picture)
     classifier = load_classifier(options.weights, options.device)
-    failures: list[dict[str, Any]] = []
-    results = []
+    results: list[PatternResult] = []
     interrupted = False
     try:
-        for pattern in _patterns(options, failures):
-            results.append(
-                identify_pattern(pattern, classifier, beam_rc=options.beam, min_snr=options.min_snr)
-            )
-            show_progress(f"{len(results)} patterns: {pattern.name}")
+        for result in _results(options, classifier):
+            results.append(result)
+            show_progress(f"{len(results)} patterns: {result.pattern.name}")
     except KeyboardInterrupt:
         interrupted = True
     show_progress("")
@@ -96,83 +100,95 @@ def run(options: argparse.Namespace) -> int:
         found = combine_results(results, rule=options.rule)
     else:
         found = Identification((), combine([], classifier.scheme, rule=options.rule), classifier.scheme)
-    _print_result(found, failures, as_json=options.json)
-    if options.picture is not None and results:
-        from napari_sadp.report import save_picture
-
-        save_picture(found, options.picture)
+    _print_result(found, as_json=options.json)
+    if options.picture is not None:
+        _write_picture(found, options.picture)
     if interrupted:
         print("napari-sadp: interrupted; what is shown is what was done until then", file=sys.stderr)
         return EXIT_INTERRUPTED
     return EXIT_OK if found.n_used else EXIT_UNUSABLE
 
 
-def _patterns(options: argparse.Namespace, failures: list[dict[str, Any]]) -> Iterator[DiffractionPattern]:
-    """Yield the chosen frames of all files; files and frames that cannot be read are reported and left out."""
+def _write_picture(found: Identification, path: str) -> None:
+    """Write the picture, or say why there is none; the result itself stands."""
+    from napari_sadp.report import save_picture
+
+    try:
+        save_picture(found, path)
+    except OSError as error:
+        print(f"napari-sadp: {path}: no picture written ({error})", file=sys.stderr)
+
+
+def _results(options: argparse.Namespace, classifier: Classifier) -> Iterator[PatternResult]:
+    """Yield one result for each chosen frame of each file, in order; what cannot be read is reported and listed too."""
     from dataclasses import replace
 
+    from napari_sadp.identify import identify_pattern, unreadable_result
     from napari_sadp.io.rosetta import read_stacks
 
-    def fail(path: str, frame: int | None, error: Exception) -> None:
+    def fail(path: str, frame: int | None, error: Exception) -> PatternResult:
         show_progress("")
         print(f"napari-sadp: {error}", file=sys.stderr)
-        failures.append(_failure(path, frame, str(error)))
+        return unreadable_result(path, frame, error, classifier.scheme)
 
     for path in options.files:
         try:
             stacks = read_stacks(path)
         except UnreadableFileError as error:
-            fail(path, None, error)
+            yield fail(path, None, error)
             continue
         n_frames = sum(map(len, stacks))
-        if options.frames is not None and not options.frames & set(range(n_frames)):
-            fail(
-                path,
-                None,
-                UnreadableFileError(f"{path}: has {n_frames} frame(s), none of those that --frames names"),
-            )
+        if options.frames is not None and options.frames.last >= n_frames:
+            missing = f"{path}: has {n_frames} frame(s), --frames asks for {options.frames.last}"
+            yield fail(path, None, UnreadableFileError(missing))
         for stack in [stack for stack in stacks if stack.kind != "image"] or stacks:
             for index in range(len(stack)):
-                if options.frames is not None and stack.first_frame + index not in options.frames:
+                frame = stack.first_frame + index
+                if options.frames is not None and frame not in options.frames:
                     continue
                 try:
-                    pattern = stack[index]
+                    pattern = replace(stack[index], source=path)
                 except UnreadableFileError as error:
-                    fail(path, stack.first_frame + index, error)
+                    yield fail(path, frame, error)
                     continue
                 if options.pixel_size is not None:
                     note = f"pixel size {options.pixel_size:g} 1/Å as given"
                     pattern = pattern.with_note(note, pixel_size_inv_angstrom=options.pixel_size)
-                yield replace(pattern, source=path)
+                yield identify_pattern(pattern, classifier, beam_rc=options.beam, min_snr=options.min_snr)
 
 
-def _failure(path: str, frame: int | None, detail: str) -> dict[str, Any]:
-    """Return the JSON entry of a file or frame that could not be read."""
-    empty = ("beam_rc", "lattice", "g1_inv_angstrom", "class", "class_probabilities")
-    entry = {"path": path, "frame": frame, "status": "refused", "reason": "unreadable", "detail": detail}
-    return entry | dict.fromkeys(empty)
-
-
-def _print_result(found: Identification, failures: list[dict[str, Any]], *, as_json: bool) -> None:
+def _print_result(found: Identification, *, as_json: bool) -> None:
     if as_json:
-        content = found.to_dict()
-        content["patterns"] += failures
-        print(json.dumps(content, indent=1, allow_nan=False))
-        return
-    if found.patterns:
+        print(json.dumps(found.to_dict(), indent=1, allow_nan=False))
+    elif found.patterns:
         from napari_sadp.report import format_table
 
         print(format_table(found))
 
 
-def _frame_list(text: str) -> frozenset[int]:
-    frames: set[int] = set()
+@dataclass(frozen=True)
+class FrameSelection:
+    """Frames that the user asked for, as ranges (a large one costs no memory)."""
+
+    ranges: tuple[range, ...]
+
+    def __contains__(self, frame: int) -> bool:
+        return any(frame in part for part in self.ranges)
+
+    @property
+    def last(self) -> int:
+        """Largest frame asked for."""
+        return max(part[-1] for part in self.ranges)
+
+
+def _frame_list(text: str) -> FrameSelection:
+    ranges = []
     try:
         for part in text.split(","):
             first, _, last = part.partition("-")
-            frames.update(range(int(first), int(last or first) + 1))
+            ranges.append(range(int(first), int(last or first) + 1))
     except ValueError:
-        frames.clear()
-    if not frames:
+        ranges.clear()
+    if not ranges or not all(ranges):
         raise argparse.ArgumentTypeError(f"{text!r}: expected frame numbers such as 0,2,5-8")
-    return frozenset(frames)
+    return FrameSelection(tuple(ranges))

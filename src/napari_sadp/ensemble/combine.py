@@ -2,8 +2,9 @@
 
 Takes probabilities, not networks. Two rules:
 
-- ``"product"``: patterns are independent evidence about one crystal; likelihoods multiply.
-- ``"mean"``: the mean of the posteriors of the single patterns, as in the article. It ranks well and is under-confident.
+- ``"product"``: patterns are independent evidence about one crystal; likelihoods multiply, for each known structure of a
+  group, and are then averaged over the structures, since what is too weak to see in one pattern is so in all.
+- ``"mean"``: the mean of the posteriors of the single patterns by symmetry alone, as in the article. It is under-confident.
 
 References
 ----------
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from napari_sadp._validate import check_option
+from napari_sadp.ensemble.visible import joint_group_likelihood
 from napari_sadp.labels.spacegroups import symbol
 
 if TYPE_CHECKING:
@@ -27,8 +29,13 @@ Rule = Literal["product", "mean"]
 RULES: tuple[str, ...] = ("product", "mean")
 
 #: Share of a uniform distribution mixed into the class probabilities before likelihoods multiply, so that one wrong
-#: pattern among several lowers a group and does not rule it out for good.
-SURPRISE = 0.02
+#: pattern among several lowers a group and does not rule it out for good. Of the order of the share of patterns with a
+#: wrong lattice (see the end-to-end benchmark), which the network's own probabilities cannot know of.
+SURPRISE = 0.05
+#: Prior probability that the crystal has none of the groups, as a whole.
+PRIOR_NONE = 0.05
+#: Bound on how much one pattern may say for or against "none".
+_MAX_NONE_FACTOR = 1e3
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +53,7 @@ class SpaceGroupPosterior:
     n_patterns : int
         Patterns used.
     none_of_these : float
-        Probability that no pattern fits a class of the scheme.
+        Probability that the crystal, taken as one, is none that the scheme knows.
     """
 
     groups: tuple[int, ...]
@@ -72,7 +79,7 @@ def group_likelihood(
     none_of_these: float = 0.0,
     surprise: float = 0.0,
 ) -> np.ndarray:
-    """Return the likelihood of every space group given one pattern, up to a factor.
+    """Return the likelihood of every space group given one pattern, by symmetry alone, up to a factor.
 
     Parameters
     ----------
@@ -82,8 +89,6 @@ def group_likelihood(
         The classes.
     none_of_these : float
         Probability that the pattern belongs to no class; that part says nothing about the groups.
-    surprise : float
-        See `SURPRISE`.
 
     Returns
     -------
@@ -95,17 +100,31 @@ def group_likelihood(
     ValueError
         If the probabilities have the wrong shape, are negative, or all zero.
     """
+    probability = _checked(class_probabilities, scheme)
+    if not 0 <= none_of_these <= 1:
+        raise ValueError(f"none_of_these is {none_of_these!r}, expected a probability")
+    likelihood = scheme.class_given_group @ probability
+    return (1 - none_of_these) * likelihood + none_of_these * likelihood.mean()
+
+
+def _checked(class_probabilities: np.ndarray, scheme: PatternScheme) -> np.ndarray:
+    """Return class probabilities of one pattern as a normalised array, or raise ValueError."""
     probability = np.asarray(class_probabilities, dtype=float)
     if probability.shape != (len(scheme),) or not np.all(probability >= 0) or probability.sum() <= 0:
         raise ValueError(
             f"class_probabilities has shape {probability.shape} and sum {probability.sum():g}, expected "
             f"({len(scheme)},) values >= 0, not all zero"
         )
-    if not 0 <= none_of_these <= 1:
-        raise ValueError(f"none_of_these is {none_of_these!r}, expected a probability")
-    probability = (1 - surprise) * probability / probability.sum() + surprise / len(scheme)
-    likelihood = scheme.class_given_group @ probability
-    return (1 - none_of_these) * likelihood + none_of_these * likelihood.mean()
+    return probability / probability.sum()
+
+
+def _none_of_all(none: np.ndarray) -> float:
+    """Return the probability that one crystal, which all patterns are of, is none of the scheme's."""
+    prior = PRIOR_NONE / (1 - PRIOR_NONE)
+    p = np.clip(none, 1e-9, 1 - 1e-9)
+    factor = np.clip(p / (1 - p) / prior, 1 / _MAX_NONE_FACTOR, _MAX_NONE_FACTOR)
+    odds = np.exp(np.log(prior) + np.log(factor).sum())
+    return float(odds / (1 + odds))
 
 
 def combine(
@@ -163,11 +182,10 @@ def combine(
     if len(rows) == 0:
         posterior = np.full(n_groups, 1 / n_groups)
     elif rule == "product":
-        logs = sum(
-            np.log(group_likelihood(row, scheme, none_of_these=p, surprise=SURPRISE))
-            for row, p in zip(rows, none, strict=True)
-        )
-        posterior = np.exp(logs - logs.max())
+        table = np.array([_checked(row, scheme) for row in rows])
+        # a pattern that fits no class says nothing about the groups: uniform in its share
+        table = (1 - none[:, None]) * table + none[:, None] / len(scheme)
+        posterior = joint_group_likelihood(table, scheme, SURPRISE)
         posterior /= posterior.sum()
     else:
         each = [group_likelihood(row, scheme, none_of_these=p) for row, p in zip(rows, none, strict=True)]
@@ -179,5 +197,5 @@ def combine(
         probabilities=posterior[order],
         rule=rule,
         n_patterns=len(rows),
-        none_of_these=float(np.prod(none)) if len(none) else 0.0,
+        none_of_these=_none_of_all(none) if len(none) else PRIOR_NONE,
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_sadp.ensemble.combine import PRIOR_NONE
 from napari_sadp.labels.lattice2d import shape_operations
 from napari_sadp.labels.scheme import disc_nodes
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from napari_sadp.geometry.results import SpotLattice
     from napari_sadp.labels.scheme import Appearance, PatternScheme
 
-#: Prior probability that a lattice is none of the scheme's.
-PRIOR_NONE = 0.05
 #: Density of the shapes that are none: uniform over ln(ratio) up to ln 5 and angles from 60 to 90 deg.
 _NONE_DENSITY = 1.0 / (np.log(5.0) * np.radians(30.0))
 #: Chance of a detected spot on a node that symmetry allows, and on one that it forbids (multiple scattering, noise).

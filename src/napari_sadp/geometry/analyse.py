@@ -138,6 +138,10 @@ def _require_zone(prepared: PreparedImage, lattice: SpotLattice, beam: DirectBea
     """Refuse lattices that are hardly filled or filled on one side of the beam only: tilted off the zone axis."""
     basis = np.stack([lattice.g1_px, lattice.g2_px])
     if beam.method == "given":
+        outside = np.maximum(np.maximum(-beam.rc, beam.rc - (np.array(prepared.mask.shape) - 1)), 0)
+        if np.linalg.norm(outside) > np.linalg.norm(basis[1]):
+            detail = f"the given beam lies {np.linalg.norm(outside):.0f} px outside the frame, farther than a lattice vector"
+            raise PatternRefusedError("no lattice", detail)
         miss = np.linalg.norm(beam.rc - lattice.beam_rc) / np.linalg.norm(basis[0])
         if miss > _MAX_BEAM_MISS:
             detail = f"the given beam lies {miss:.2f} of the shortest spacing away from the nearest node"

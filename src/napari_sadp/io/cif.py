@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 _CLOSEST = 0.6
 #: Tolerance of positions when symmetry is looked for [Å].
 _SYMPREC = 0.01
+#: More atoms in a cell than this are no crystal structure that a pattern of a few hundred pixels can resolve.
+MAX_ATOMS = 20_000
+_CELL_TAGS = tuple(
+    f"_cell_{name}"
+    for name in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+)
 _OPERATION_TAGS = (
     "_symmetry_equiv_pos_as_xyz",
     "_space_group_symop_operation_xyz",
@@ -52,7 +58,7 @@ def load_crystal(path: str | os.PathLike[str]) -> Crystal:
     Raises
     ------
     StructureError
-        If the file cannot be read, names no atom, or its atoms overlap.
+        If the file cannot be read, gives no cell, names no atom or more than `MAX_ATOMS`, or its atoms overlap.
     """
     path = Path(path)
     try:
@@ -68,8 +74,10 @@ def load_crystal(path: str | os.PathLike[str]) -> Crystal:
     )
     if block is None:
         raise StructureError(f"{path}: no data block with atoms (_atom_site_fract_x)")
+    _check_cell(block, path)
     problems = []
     for group in _candidate_groups(block):
+        _check_size(block, group, path)
         try:
             crystal = _expand(block, group, path)
         except StructureError as error:
@@ -109,6 +117,43 @@ def _candidate_groups(block: gemmi.cif.Block) -> list[gemmi.SpaceGroup | None]:
         reference = gemmi.get_spacegroup_reference_setting(int(number))
         return [g for g in gemmi.spacegroup_table() if _same_but_origin(g, reference)]
     return [gemmi.find_spacegroup_by_name("P 1")]
+
+
+def _check_cell(block: gemmi.cif.Block, path: Path) -> None:
+    """Refuse a block whose cell is missing or has no volume, for which the parser would take a cube of 1 Å."""
+    texts = [_value(block, (tag, tag.replace("_cell_", "_cell."))) for tag in _CELL_TAGS]
+    values = [gemmi.cif.as_number(text) if text else np.nan for text in texts]
+    for tag, text, value in zip(_CELL_TAGS, texts, values, strict=True):
+        limit = 180.0 if "angle" in tag else 1e4
+        if not 0 < value < limit:
+            raise StructureError(
+                f"{path}: {tag} is {'missing' if text is None else repr(text)}, expected 0 to {limit:g}"
+            )
+
+
+def _check_size(block: gemmi.cif.Block, group: gemmi.SpaceGroup | None, path: Path) -> None:
+    """Refuse cells of too many atoms before anything expands them, which would take minutes."""
+    columns = [block.find_values(f"_atom_site_fract_{axis}") for axis in "xyz"]
+    count = len(columns[0])
+    if count <= MAX_ATOMS:
+        if group is not None:
+            operations = list(group.operations())
+        else:
+            triplets = next(c for tag in _OPERATION_TAGS if len(c := block.find_values(tag)))
+            try:
+                operations = [gemmi.Op(gemmi.cif.as_string(text)) for text in triplets]
+            except (ValueError, RuntimeError):
+                return  # the parser will name what is wrong with them
+        if count * len(operations) > MAX_ATOMS:
+            xyz = np.array([[gemmi.cif.as_number(text) for text in column] for column in columns]).T
+            rotation = np.array([op.rot for op in operations]) / gemmi.Op.DEN
+            shift = np.array([op.tran for op in operations]) / gemmi.Op.DEN
+            count = sum(
+                len(np.unique(np.rint(1000 * (rotation @ site + shift)).astype(int) % 1000, axis=0))
+                for site in xyz[np.isfinite(xyz).all(axis=1)]
+            )
+    if count > MAX_ATOMS:
+        raise StructureError(f"{path}: the cell holds {count} atoms or more, expected at most {MAX_ATOMS}")
 
 
 def _same_but_origin(group: gemmi.SpaceGroup, other: gemmi.SpaceGroup) -> bool:

@@ -164,16 +164,40 @@ class PatternStack:
                 f"{self.source}: {what} cannot be read ({one_line(error)}); the file was moved, is truncated or damaged"
             ) from error
 
-    def _squared(self, frame: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    @property
+    def oblong_scale(self) -> tuple[float, float] | None:
+        """Size of a pixel along (row, col) where frames are resampled to square pixels, None where they are not."""
         rows, cols = self.axes[-2:]
-        if self.kind == "image" or not _meta.oblong(rows, cols):
+        return (rows.scale, cols.scale) if self.kind != "image" and _meta.oblong(rows, cols) else None
+
+    def _squared(self, frame: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+        scale = self.oblong_scale
+        if scale is None:
             return frame, ()
-        squared = _pixels.resample_square(frame, rows.scale, cols.scale)
+        squared = square_frame(frame, *scale)
         note = (
-            f"oblong pixels ({abs(rows.scale):.5g} x {abs(cols.scale):.5g} {rows.units}) resampled to square ones, "
-            f"{frame.shape[0]}x{frame.shape[1]} to {squared.shape[0]}x{squared.shape[1]}"
+            f"oblong pixels ({abs(scale[0]):.5g} x {abs(scale[1]):.5g} {self.axis_units}) resampled to square ones, "
+            f"{frame.shape[0]}x{frame.shape[1]} to {squared.shape[0]}x{squared.shape[1]}; positions are in the square ones"
         )
         return squared, (note,)
+
+
+def square_frame(frame: np.ndarray, row_scale: float, col_scale: float) -> np.ndarray:
+    """Resample a frame of oblong pixels to square ones.
+
+    Parameters
+    ----------
+    frame : (n_rows, n_cols) ndarray
+        Intensities [counts].
+    row_scale, col_scale : float
+        Size of a pixel along rows and columns, in one unit.
+
+    Returns
+    -------
+    (n_rows', n_cols') ndarray of float32
+        Pixels of the smaller of both sizes.
+    """
+    return _pixels.resample_square(frame, row_scale, col_scale)
 
 
 def read_stacks(path: str | os.PathLike[str], *, lazy: bool = True) -> list[PatternStack]:
@@ -280,7 +304,9 @@ def stack_from_signal(signal: dict[str, Any], source: str = "") -> PatternStack:
 
 def _stack(signal: dict[str, Any], plugin: str, source: str) -> PatternStack | str:
     """Return one signal as a stack, or the reason why it is none."""
-    data, notes = _pixels.to_real(signal["data"], unsigned_bytes=plugin == "DigitalMicrograph")
+    # a signal in memory, such as HyperSpy's, keeps the tags of the file that it came from
+    gatan = plugin == "DigitalMicrograph" or "ImageList" in as_mapping(signal.get("original_metadata"))
+    data, notes = _pixels.to_real(signal["data"], unsigned_bytes=gatan)
     if data is None:
         return f"its values are no numbers (type {signal['data'].dtype})"
     if data.ndim < 2 or _meta.is_spectrum(signal) or len(signal.get("post_process") or ()) > 1:

@@ -283,6 +283,12 @@ class PatternScheme:
         return np.array([[self.index_of[b.name, zone] for zone in self.zones] for b in self.all_behaviours])
 
     @cached_property
+    def class_given_behaviour(self) -> dict[str, np.ndarray]:
+        """P(class | behaviour) by its name, equal prior over the zone axes; each (n_classes,), sums to 1."""
+        counts = (np.bincount(row, minlength=len(self)) for row in self.class_table)
+        return {b.name: row / len(self.zones) for b, row in zip(self.all_behaviours, counts, strict=True)}
+
+    @cached_property
     def class_given_group(self) -> np.ndarray:
         """P(class | space group), equal prior over the zone axes and over the behaviours of a group.
 
@@ -291,13 +297,8 @@ class PatternScheme:
         (n_groups, n_classes) ndarray of float64
             Rows sum to 1.
         """
-        table = np.zeros((len(self.groups), len(self)))
-        for row, number in enumerate(self.groups):
-            names = [b.name for b in behaviours(number)]
-            for name in names:
-                for zone in self.zones:
-                    table[row, self.index_of[name, zone]] += 1.0 / (len(names) * len(self.zones))
-        return table
+        rows = [[self.class_given_behaviour[b.name] for b in behaviours(number)] for number in self.groups]
+        return np.array([np.mean(row, axis=0) for row in rows])
 
 
 def build_scheme(

@@ -187,6 +187,8 @@ def load_weights(path: Path | str | None = None) -> tuple[torch.nn.Module, Weigh
         If a file is missing, damaged, truncated, or made for something else.
     """
     path = bundled_path() if path is None else Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such weight file")
     card = read_card(path)
     scheme = card_scheme(card, path.name)
     if card.architecture not in ARCHITECTURES:

@@ -35,6 +35,9 @@ def combine_signals(
     ValueError
         If there is no signal, or results come from different class schemes.
     """
+    for item in signals:
+        if not isinstance(item, Identification) and not hasattr(item, "to_stack"):
+            raise ValueError(f"{item!r} is no pattern signal; call its set_signal_type('sadp') first")
     found = [
         item if isinstance(item, Identification) else identify_patterns(item.to_stack(), **options)
         for item in signals

@@ -1,7 +1,8 @@
 """The HyperSpy signal of selected-area diffraction patterns.
 
 Methods are thin: they collect parameters and map a function of the core over the frames, lazily where the signal is
-lazy. Positions are (row, col) in px, as everywhere in the package, and not HyperSpy's (x, y).
+lazy. Positions are (row, col) in px of the frame, as everywhere in the package, and not HyperSpy's (x, y); oblong pixels count as
+resampled to square ones.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ class SADPattern2D(Signal2D):
         """
         check_option("conversion", conversion, CONVERSIONS)
         check_range("size", size, 16, 4096, "px")
-        images = self.map(
+        images = self._mapped(
             _frames.training_image,
             conversion=conversion,
             size=size,
@@ -258,6 +259,14 @@ class SADPattern2D(Signal2D):
 
         return identify_patterns(self.to_stack(), rule=rule, **options)
 
+    def _mapped(self, function: Any, **options: Any) -> BaseSignal:
+        """Map a function of `_frames` over the frames as `to_stack` gives them: real, grey, unsigned, with their kind."""
+        stack = self.to_stack()
+        frames = self._deepcopy_with_new_data(stack.data)
+        if frames.axes_manager.signal_dimension != 2:
+            frames = self
+        return frames.map(function, kind=stack.kind, scale=stack.oblong_scale, **options)
+
     def _title(self) -> str:
         return str(self.metadata.get_item("General.title", ""))
 
@@ -270,7 +279,7 @@ class SADPattern2D(Signal2D):
         **options: Any,
     ) -> BaseSignal:
         """Map a function that gives one number for each column, and name the columns in the metadata."""
-        found = self.map(
+        found = self._mapped(
             function,
             inplace=False,
             ragged=False,

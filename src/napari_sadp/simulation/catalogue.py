@@ -1,24 +1,37 @@
-"""The cubic structures that ship with the package, with the source of each.
+"""The cubic structures that ship with the package, with the source of each, and those of the user.
 
 The facts (formula, group, cell, sites) come from the Materials Project (CC BY 4.0) and from the Crystallography Open
-Database (public domain); every entry names its source and identifier.
+Database (public domain); every entry names its source and identifier. A user's own catalogue, made by ``napari-sadp
+catalogue --build``, is merged with them where the environment variable `CATALOGUE_VARIABLE` names its file.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import os
+import re
+import zlib
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import gemmi
 import numpy as np
 
+from napari_sadp._validate import check_option
 from napari_sadp.errors import StructureError
-from napari_sadp.labels.spacegroups import Behaviour, behaviour_of_wyckoff
+from napari_sadp.labels.spacegroups import Behaviour, behaviour_of_wyckoff, behaviours
 from napari_sadp.simulation.crystal import DEFAULT_B_ISO, Crystal, expand_sites
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+#: Environment variable with the path of the user's own catalogue.
+CATALOGUE_VARIABLE = "NAPARI_SADP_CATALOGUE"
 
 
 @dataclass(frozen=True)
@@ -30,7 +43,7 @@ class CatalogueEntry:
     formula : str
         Chemical formula.
     space_group : int
-        Number, 195 to 230.
+        Number; 195 to 230 for those of the package.
     cell : tuple of 6 float
         a, b, c [Å], alpha, beta, gamma [deg].
     n_atoms : int
@@ -57,6 +70,11 @@ class CatalogueEntry:
     def behaviour(self) -> Behaviour:
         """Extinction behaviour from the occupied Wyckoff positions."""
         return behaviour_of_wyckoff(self.space_group, {site[2] for site in self.sites})
+
+    @property
+    def elements(self) -> frozenset[str]:
+        """Symbols of the elements in it."""
+        return frozenset(element for site in self.sites for element, _ in site[0])
 
     @cached_property
     def key(self) -> str:
@@ -97,17 +115,54 @@ class CatalogueEntry:
         )
 
 
-@lru_cache(maxsize=1)
-def load_catalogue() -> tuple[CatalogueEntry, ...]:
-    """Return every structure of the catalogue, sorted by group and formula.
+def load_catalogue(path: str | os.PathLike[str] | None = None) -> tuple[CatalogueEntry, ...]:
+    """Return every structure of the catalogue: those of the package by group and formula, then those of the user.
+
+    Parameters
+    ----------
+    path : path-like, optional
+        The user's own catalogue (``.json.gz``); by default the file that the environment variable
+        ``NAPARI_SADP_CATALOGUE`` names, if it is set.
 
     Returns
     -------
     tuple of CatalogueEntry
-        About two thousand cubic structures.
+        About two thousand cubic structures, and the user's, of any crystal system.
+
+    Raises
+    ------
+    StructureError
+        If the user's file cannot be read or is no catalogue.
     """
-    packed = files("napari_sadp").joinpath("data/catalogue.json.gz").read_bytes()
-    return tuple(
+    own = path if path is not None else os.environ.get(CATALOGUE_VARIABLE)
+    if not own:
+        return _package_catalogue()
+    try:
+        changed = os.stat(own).st_mtime_ns
+    except OSError as error:
+        where = "" if path is not None else f" (named by {CATALOGUE_VARIABLE})"
+        raise StructureError(f"{own}: the catalogue cannot be read ({error.strerror}){where}") from None
+    return _package_catalogue() + _user_catalogue(Path(own), changed)
+
+
+@lru_cache(maxsize=1)
+def _package_catalogue() -> tuple[CatalogueEntry, ...]:
+    return _parse(files("napari_sadp").joinpath("data/catalogue.json.gz").read_bytes())
+
+
+@lru_cache(maxsize=4)
+def _user_catalogue(path: Path, changed: int) -> tuple[CatalogueEntry, ...]:
+    """Read a catalogue; `changed` makes the cache forget a file that was written anew."""
+    try:
+        return _parse(path.read_bytes())
+    # also EOFError of truncated gzip data, and what a list of something else leads to
+    except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError) as error:
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise StructureError(f"{path}: is no catalogue of napari-sadp ({cause})") from None
+
+
+def _parse(packed: bytes) -> tuple[CatalogueEntry, ...]:
+    entries = tuple(
         CatalogueEntry(
             formula=item["formula"],
             space_group=item["group"],
@@ -121,6 +176,97 @@ def load_catalogue() -> tuple[CatalogueEntry, ...]:
         )
         for item in json.loads(gzip.decompress(packed))
     )
+    for entry in entries:
+        behaviours(entry.space_group)  # a ValueError for a number that is none
+        if len(entry.cell) != 6 or any(len(site) != 4 for site in entry.sites):
+            raise ValueError(f"entry {entry.source_id} has no cell of 6 numbers or sites of 4 items")
+    return entries
+
+
+def composition(formula: str) -> dict[str, float] | None:
+    """Return the parts of the elements in a formula, so that ``"MgAl2O4"`` and ``"Al16 Mg8 O32"`` are equal.
+
+    Parameters
+    ----------
+    formula : str
+        Elements with numbers, without brackets.
+
+    Returns
+    -------
+    dict of str to float or None
+        Fractions that sum to 1, to six digits; None where the text is no such formula.
+
+    Examples
+    --------
+    >>> composition("SrSi2")
+    {'Si': 0.666667, 'Sr': 0.333333}
+    """
+    text = formula.replace(" ", "")
+    found: Counter[str] = Counter()
+    for element, amount in re.findall(r"([A-Z][a-z]?)(\d+\.?\d*|\.\d+)?", text):
+        found[element] += float(amount or 1)
+    whole = re.fullmatch(r"(?:[A-Z][a-z]?(?:\d+\.?\d*|\.\d+)?)+", text)
+    total = sum(found.values())
+    if not whole or total <= 0:
+        return None
+    return {element: round(amount / total, 6) for element, amount in sorted(found.items())}
+
+
+def search_catalogue(
+    *,
+    formula: str | None = None,
+    space_group: int | None = None,
+    behaviour: str | None = None,
+    elements: Collection[str] = (),
+) -> tuple[CatalogueEntry, ...]:
+    """Return the structures of the catalogue that have all of some properties.
+
+    Parameters
+    ----------
+    formula : str, optional
+        Formula; the order of the elements and a common factor do not matter.
+    space_group : int, optional
+        Number.
+    behaviour : str, optional
+        Extinction behaviour: the number of the group, for 227 with the letter of the positions that are occupied
+        (``"227a"``, ``"227b"``, ``"227g"``).
+    elements : collection of str
+        Symbols that all must be in it, next to others.
+
+    Returns
+    -------
+    tuple of CatalogueEntry
+        In the order of the catalogue, perhaps none.
+
+    Raises
+    ------
+    ValueError
+        If the group, the behaviour or an element does not exist.
+
+    Examples
+    --------
+    >>> {entry.behaviour.name for entry in search_catalogue(formula="ZnV2O4", space_group=227)}
+    {'227g'}
+    """
+    if space_group is not None:
+        behaviours(space_group)
+    if behaviour is not None:
+        known = re.match(r"\d{1,3}", behaviour)
+        number = int(known[0]) if known else 0
+        options = [b.name for b in behaviours(number)] if 1 <= number <= 230 else ["225", "227a", "227b"]
+        check_option("behaviour", behaviour, options)
+    for element in elements:
+        if gemmi.Element(element).atomic_number == 0:
+            raise ValueError(f"elements has {element!r}, expected chemical symbols such as 'Si'")
+    wanted = None if formula is None else composition(formula)
+    return tuple(
+        entry
+        for entry in load_catalogue()
+        if space_group in (None, entry.space_group)
+        and (formula is None or formula == entry.formula or (wanted and wanted == composition(entry.formula)))
+        and entry.elements >= set(elements)
+        and behaviour in (None, entry.behaviour.name)
+    )
 
 
 def find_structure(formula: str, space_group: int | None = None) -> CatalogueEntry:
@@ -129,7 +275,7 @@ def find_structure(formula: str, space_group: int | None = None) -> CatalogueEnt
     Parameters
     ----------
     formula : str
-        Formula as the catalogue spells it, such as ``"CsCl"``.
+        Formula such as ``"CsCl"``; the order of the elements does not matter.
     space_group : int, optional
         Number of the space group.
 
@@ -142,13 +288,17 @@ def find_structure(formula: str, space_group: int | None = None) -> CatalogueEnt
     ------
     StructureError
         If there is none.
+    ValueError
+        If there is no such space group.
     """
-    found = [
-        entry
-        for entry in load_catalogue()
-        if entry.formula == formula and space_group in (None, entry.space_group)
-    ]
+    found = search_catalogue(formula=formula, space_group=space_group)
     if not found:
         where = "" if space_group is None else f" in space group {space_group}"
         raise StructureError(f"the catalogue holds no {formula!r}{where}; give a CIF instead")
     return min(found, key=lambda entry: entry.n_atoms)
+
+
+def find_source(key: str) -> CatalogueEntry | None:
+    """Return the structure with a source id such as ``"mp-570845"`` or a key of an entry, None where there is none."""
+    found = [entry for entry in load_catalogue() if key in (entry.key, entry.source_id)]
+    return min(found, key=lambda entry: entry.key != key, default=None)

@@ -12,8 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sadp.errors import SadpError
-from napari_sadp.identify import Identification, PatternResult, combine_results, identify_pattern
+from napari_sadp.errors import SadpError, UnreadableFileError
+from napari_sadp.identify import (
+    Identification,
+    PatternResult,
+    combine_results,
+    identify_pattern,
+    unreadable_result,
+)
 from napari_sadp.report import same_patterns
 
 if TYPE_CHECKING:
@@ -113,7 +119,10 @@ def identify_sources(
         total = sum(len(source.frames) for source in sources)
         for source in sources:
             for frame in source.frames:
-                result = identify_pattern(source.load(frame), classifier, min_snr=min_snr)
+                try:
+                    result = identify_pattern(source.load(frame), classifier, min_snr=min_snr)
+                except UnreadableFileError as error:
+                    result = unreadable_result(source.label(frame), frame, error, classifier.scheme)
                 frames.append(
                     FrameResult(source, frame, result if total <= MAX_KEPT_IMAGES else _light(result))
                 )

@@ -1,0 +1,304 @@
+"""The images of a data set, each a pure function of the configuration and its number."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sadp._units import electron_wavelength
+from napari_sadp.dataset.config import MAX_IMAGES, DatasetConfig, config_to_dict
+from napari_sadp.dataset.structures import DatasetStructure, select_structures
+from napari_sadp.geometry.convention import IMAGE_CONVENTION, beam_position
+from napari_sadp.labels.scheme import PatternScheme, build_scheme
+from napari_sadp.simulation.kinematic import relrod_weight, simulate_kinematic
+
+if TYPE_CHECKING:
+    from napari_sadp.labels.scheme import Zone
+
+#: Changes whenever the same configuration would give other images or another manifest.
+GENERATOR_VERSION = "1"
+#: Columns of the manifest.
+COLUMNS: tuple[str, ...] = (
+    "number", "file", "index", "split", "label", "class_index", "group", "behaviour", "zone", "structure", "formula",
+    "voltage_kv", "camera_length_mm", "pixel_size_inv_angstrom", "thickness_nm", "spot_sigma_px", "rotation_deg",
+    "n_spots", "seed",
+)  # fmt: skip
+#: Factor of the intensity by the excitation error below which a beam does not exist, as in the kinematic engine.
+_NO_BEAM = 1e-12
+#: Exponent of a profile from which on it is zero.
+_TAIL = -40.0
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetPlan:
+    """What every image number of a configuration means.
+
+    Parameters
+    ----------
+    config : DatasetConfig
+        The configuration.
+    scheme : PatternScheme
+        Classes of its groups and zones.
+    structures : tuple of DatasetStructure
+        Its structures.
+    """
+
+    config: DatasetConfig
+    scheme: PatternScheme
+    structures: tuple[DatasetStructure, ...]
+
+    def __len__(self) -> int:
+        config = self.config
+        return len(self.structures) * len(config.zones) * len(config.settings) * config.repeats
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of the classes in the order of their indices."""
+        return self.scheme.labels
+
+    @property
+    def n_chunks(self) -> int:
+        """Number of tasks, and of shards."""
+        return -(-len(self) // self.config.shard_size)
+
+    def chunk(self, index: int) -> range:
+        """Return the image numbers of a task."""
+        start = index * self.config.shard_size
+        return range(start, min(start + self.config.shard_size, len(self)))
+
+    def place(self, number: int) -> tuple[DatasetStructure, Zone, int]:
+        """Return structure, zone axis, and index into ``config.settings`` of an image."""
+        config = self.config
+        rest, setting = divmod(number // config.repeats, len(config.settings))
+        structure, zone = divmod(rest, len(config.zones))
+        return self.structures[structure], config.zones[zone], setting
+
+    def class_index(self, number: int) -> int:
+        """Return the class of an image in the scheme, by symmetry."""
+        structure, zone, _ = self.place(number)
+        return self.scheme.index_of[structure.behaviour.name, zone]
+
+    def file(self, number: int) -> tuple[str, int]:
+        """Return the file of an image, relative to the data set, and its index in the file."""
+        if self.config.format == "shards":
+            shard, index = divmod(number, self.config.shard_size)
+            return f"shards/{shard:06d}.npy", index
+        part = "validation" if self.place(number)[0].validation else "train"
+        return f"{part}/{self.labels[self.class_index(number)]}/{number:08d}.png", 0
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of everything that the images depend on."""
+        content = [
+            config_to_dict(self.config),
+            [(s.identifier, s.behaviour.name, s.validation, s.digest) for s in self.structures],
+            [self.scheme.version, IMAGE_CONVENTION, GENERATOR_VERSION],
+        ]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    @cached_property
+    def g_max(self) -> float:
+        """Largest |g| that any image can show [1/Å]."""
+        config = self.config
+        reach = np.hypot(1, 1) * (config.size / 2 + 6 * config.spot_sigma_px[1])
+        largest = min(4.0, float(reach) * max(pixel for _, _, pixel in config.settings))
+        # beyond this the Ewald sphere is too far even for the thinnest crystal at the highest voltage
+        g = np.linspace(0.0, largest, 2001)
+        s = excitation(g**2, max(config.voltages_kv))
+        seen = relrod_weight(s, config.thickness_nm[0], config.relrod) > _NO_BEAM
+        return float(g[np.flatnonzero(seen)[-1]])
+
+
+@lru_cache(maxsize=4)
+def plan_dataset(config: DatasetConfig) -> DatasetPlan:
+    """Return the plan of a configuration.
+
+    Parameters
+    ----------
+    config : DatasetConfig
+        What to make.
+
+    Returns
+    -------
+    DatasetPlan
+        Structures and meaning of the image numbers.
+
+    Raises
+    ------
+    ValueError
+        If structures are missing, or there are more than `MAX_IMAGES` images.
+    StructureError
+        If a CIF cannot be read.
+    """
+    plan = DatasetPlan(config, build_scheme(config.groups, config.zones), select_structures(config))
+    n_images = len(plan.structures) * len(config.zones) * len(config.settings) * config.repeats
+    if not 0 < n_images <= MAX_IMAGES:
+        raise ValueError(f"the configuration makes {n_images} images, expected 1 to {MAX_IMAGES}")
+    return plan
+
+
+def excitation(g_squared: np.ndarray, voltage_kv: float) -> np.ndarray:
+    """Return s_g [1/Å] of nodes of the zero-order Laue zone, ``-wavelength g^2 / 2``."""
+    return -0.5 * electron_wavelength(voltage_kv) * g_squared
+
+
+def draw_spots(rc: np.ndarray, height: np.ndarray, sigma: float, shape: tuple[int, int]) -> np.ndarray:
+    """Draw round Gaussian spots, as `napari_sadp.simulation.render.render_gaussians` to within 1e-6 of the strongest.
+
+    The tails of its profiles are denormal numbers in float32, which make the matrix product five to ten times slower; here
+    they are zero.
+
+    Parameters
+    ----------
+    rc : (n, 2) ndarray of float32
+        Positions (row, col) [px].
+    height : (n,) ndarray of float32
+        Height of each spot.
+    sigma : float
+        Standard deviation [px].
+    shape : tuple of 2 int
+        Rows and columns [px].
+
+    Returns
+    -------
+    (n_rows, n_cols) ndarray of float32
+        Sum of the spots.
+    """
+    rows, cols = (_profiles(rc[:, axis], sigma, n) for axis, n in enumerate(shape))
+    rows *= height[:, None]
+    return rows.T @ cols
+
+
+def _profiles(centre: np.ndarray, sigma: float, n: int) -> np.ndarray:
+    """Return a Gaussian (k, n) of height 1 around each of k centres, float32."""
+    profile = np.arange(n, dtype=np.float32) - centre[:, None]
+    np.square(profile, out=profile)
+    profile *= np.float32(-0.5 / sigma**2)
+    # exp(-40) is 4e-18: below half a grey level for every gamma and bit depth that a configuration allows
+    tail = profile < np.float32(_TAIL)
+    np.maximum(profile, np.float32(_TAIL), out=profile)
+    np.exp(profile, out=profile)
+    profile[tail] = 0.0
+    return profile
+
+
+class ImageMaker:
+    """Makes images; keeps the beams of the last (structure, zone axis), which its images share.
+
+    Parameters
+    ----------
+    plan : DatasetPlan
+        What the numbers mean.
+    """
+
+    def __init__(self, plan: DatasetPlan) -> None:
+        self.plan = plan
+        config = plan.config
+        self.levels = 2**config.bit_depth - 1
+        #: Intensity that rounds to black; spots below it are left out.
+        self.faintest = (0.5 / self.levels) ** (1 / config.gamma)
+        self._crystal: tuple[Any, Any] = (None, None)
+        self._beams: tuple[Any, Any] = (None, None)
+
+    def _zone_beams(self, structure: DatasetStructure, zone: Zone) -> tuple[np.ndarray, np.ndarray]:
+        """Return g_xy (n, 2) [1/Å] and |F|^2 (n,) of the zero-order Laue zone."""
+        if self._crystal[0] is not structure:
+            self._crystal = (structure, structure.crystal())
+        if self._beams[0] != (id(structure), zone):
+            try:
+                spots = simulate_kinematic(
+                    self._crystal[1],
+                    zone,
+                    g_max_inv_angstrom=self.plan.g_max,
+                    relrod="none",
+                    laue_zones=0,
+                    min_intensity=1e-12,
+                )
+                beams = spots.g_xy, spots.intensity
+            except ValueError:  # nothing within the field of view; n_spots says so in the manifest
+                beams = np.empty((0, 2)), np.empty(0)
+            self._beams = ((id(structure), zone), beams)
+        return self._beams[1]
+
+    def make(self, number: int) -> tuple[np.ndarray, dict[str, Any]]:
+        """Make an image.
+
+        Parameters
+        ----------
+        number : int
+            0 to ``len(plan) - 1``.
+
+        Returns
+        -------
+        image : (size, size) ndarray of uint8 or uint16
+            Beam at ``(size - 1) / 2``, strongest diffracted beam white.
+        row : dict
+            Its row in the manifest, see `COLUMNS`.
+        """
+        config = self.plan.config
+        structure, zone, setting = self.plan.place(number)
+        kv, camera_length, pixel = config.settings[setting]
+        rng = np.random.default_rng(np.random.SeedSequence([config.seed, number]))
+        thickness, sigma, rotation = (
+            float(rng.uniform(*bounds))
+            for bounds in (config.thickness_nm, config.spot_sigma_px, config.rotation_deg)
+        )
+        g_xy, factor = self._zone_beams(structure, zone)
+        s = excitation((g_xy**2).sum(axis=1), kv)
+        intensity = factor * relrod_weight(s, thickness, config.relrod)
+        rc, height = self._visible(g_xy / pixel, intensity, sigma, np.radians(rotation))
+        image = self._draw(rc, height, sigma)
+        file, index = self.plan.file(number)
+        label = self.plan.class_index(number)
+        inside = (np.abs(rc - beam_position(config.size)) <= config.size / 2).all(axis=1)
+        row = dict(zip(COLUMNS, (
+            number, file, index, "validation" if structure.validation else "train", self.plan.labels[label], label,
+            structure.behaviour.number, structure.behaviour.name, " ".join(map(str, zone)), structure.identifier,
+            structure.formula, kv, "" if camera_length is None else camera_length, pixel, thickness, sigma, rotation,
+            int(inside.sum()), f"{config.seed}:{number}",
+        ), strict=True))  # fmt: skip
+        return image, row
+
+    def _visible(
+        self, xy: np.ndarray, intensity: np.ndarray, sigma: float, turn: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return (row, col) [px] and heights of the spots that leave a trace in the image, the direct beam left out."""
+        strongest = intensity.max(initial=0.0)
+        if strongest <= 0:
+            return np.empty((0, 2)), np.empty(0)
+        size = self.plan.config.size
+        seen = intensity > self.faintest * strongest
+        x, y = xy[seen].T
+        height = intensity[seen] / strongest
+        # the same turn as render.spot_positions: anticlockwise on the screen, rows downwards
+        rc = np.stack([-(np.sin(turn) * x + np.cos(turn) * y), np.cos(turn) * x - np.sin(turn) * y], axis=1)
+        reach = size / 2 + sigma * np.sqrt(2 * np.log(height / self.faintest))
+        near = np.abs(rc).max(axis=1) <= reach
+        return rc[near] + beam_position(size), height[near]
+
+    def _draw(self, rc: np.ndarray, height: np.ndarray, sigma: float) -> np.ndarray:
+        """Return the image. Exactly on the zone axis g and -g are equal, so half of it is drawn and turned by 180 degrees."""
+        config = self.plan.config
+        size, centre = config.size, beam_position(config.size)
+        half = (size + 1) // 2
+        rc = np.concatenate([rc, [(centre, centre)]])
+        height = np.concatenate([height, [config.direct_beam]])
+        near = rc[:, 0] < half + np.sqrt(-2 * _TAIL) * sigma
+        rc, height = rc[near].astype(np.float32), height[near].astype(np.float32)
+        image = draw_spots(rc, height, sigma, (half, size))
+        np.clip(image, np.float32(1e-30), np.float32(1.0), out=image)
+        # x ** gamma; log and exp of float32 are several times faster than its power
+        np.log(image, out=image)
+        image *= np.float32(config.gamma)
+        np.exp(image, out=image)
+        image *= np.float32(self.levels)
+        image += np.float32(0.5)
+        whole = np.empty((size, size), np.uint8 if config.bit_depth == 8 else np.uint16)
+        whole[:half] = image
+        whole[half:] = whole[: size - half][::-1, ::-1]
+        return whole
