@@ -99,11 +99,12 @@ def format_table(found: Identification) -> str:
 def leading_groups(found: Identification) -> tuple[int, ...]:
     """Return the most probable space group, or all that are as probable within 1 %."""
     groups = found.space_groups
-    return tuple(
+    leaders = (
         number
         for number, p in zip(groups.groups, groups.probabilities, strict=True)
         if p > groups.probabilities[0] - 0.01
     )
+    return tuple(sorted(leaders))
 
 
 def headline(found: Identification) -> str:
@@ -115,7 +116,11 @@ def headline(found: Identification) -> str:
     leaders = leading_groups(found)
     names = ", ".join(f"{number} {symbol(number)}" for number in leaders)
     p = percent(float(found.space_groups.probabilities[0]))
-    return f"Most probable: {names} ({p})" if len(leaders) == 1 else f"Equally probable: {names} ({p} each)"
+    return (
+        f"Most probable: {names} ({p})"
+        if len(leaders) == 1
+        else f"Equally probable: {names} (about {p} each)"
+    )
 
 
 def remarks(found: Identification) -> list[str]:

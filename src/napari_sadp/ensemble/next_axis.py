@@ -28,6 +28,8 @@ Posterior = SpaceGroupPosterior | Mapping[int, float] | Mapping[str, float]
 
 #: From this probability on the zone axis of a pattern counts as known, so that tilt angles can be given from it.
 ZONE_KNOWN = 0.9
+#: A group whose symmetry fits a pattern this much worse than the best one has no say about its zone axis.
+_NO_SAY = 0.02
 
 
 @dataclass(frozen=True)
@@ -225,10 +227,12 @@ def zone_probabilities(
         raise ValueError(f"class_probabilities has shape {probability.shape}, expected ({len(scheme)},)")
     evidence = probability[scheme.class_table] * behaviour_probabilities(posterior, scheme)[:, None]
     group = group_probabilities(posterior, scheme)
-    total = np.zeros(len(scheme.zones))
-    for index, number in enumerate(scheme.groups):
-        # the posterior has used the pattern already, so that only the share of the axes within the group counts
-        rows = evidence[[b.number == number for b in scheme.all_behaviours]].sum(axis=0)
-        if rows.sum() > 0:
-            total += group[index] * rows / rows.sum()
+    number = np.array([b.number for b in scheme.all_behaviours])
+    rows = np.array([evidence[number == g].sum(axis=0) for g in scheme.groups])
+    # the posterior has used the pattern already, so that only the share of the axes within a group counts
+    fit = np.divide(rows.sum(axis=1), group, out=np.zeros(len(group)), where=group > 0)
+    # Groups that by symmetry cannot look like this get no say: if the crystal has one of them after all, its superlattice
+    # is invisible, and the axis is that of the subcell, which the groups that do look like this name.
+    able = fit > _NO_SAY * fit.max(initial=0.0)
+    total = (group[able] / rows[able].sum(axis=1)) @ rows[able]
     return total / total.sum() if total.sum() > 0 else np.full(len(total), 1 / len(total))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @lru_cache(maxsize=4)
-def _table(version: str) -> dict[str, np.ndarray] | None:
+def _table(version: str, n_zones: int) -> dict[str, np.ndarray] | None:
     """Return for each behaviour P(class | structure, threshold), (n, n_classes), or None for another scheme."""
     path = files("napari_sadp").joinpath("data/visible_classes.npz")
     with path.open("rb") as stream, np.load(stream, allow_pickle=False) as packed:
@@ -30,11 +30,11 @@ def _table(version: str) -> dict[str, np.ndarray] | None:
             return None
         counts, names = packed["counts"].astype(float), packed["behaviour"]
     flat = counts.reshape(-1, counts.shape[-1])
-    flat /= np.maximum(flat.sum(axis=1, keepdims=True), 1)
+    flat /= n_zones
+    # on some axes a structure looks like no class of the scheme; what is taken for a class there may be any
+    flat += (1 - flat.sum(axis=1, keepdims=True)) / flat.shape[1]
     owner = np.repeat(names, counts.shape[1])
-    # a structure of which no axis has a class says nothing
-    full = flat.sum(axis=1) > 0
-    return {str(name): flat[full & (owner == name)] for name in np.unique(names)}
+    return {str(name): flat[owner == name] for name in np.unique(names)}
 
 
 def joint_group_likelihood(
@@ -57,7 +57,7 @@ def joint_group_likelihood(
         ``mean_k prod_i sum_c P(c | pattern i) P(c | structure k)`` over structures k of the group, the largest 1; from
         symmetry alone (one ideal structure per behaviour) where the table does not cover the scheme.
     """
-    table = _table(scheme.version)
+    table = _table(scheme.version, len(scheme.zones))
     rows = (1 - surprise) * class_probabilities + surprise / class_probabilities.shape[1]
     logs = np.empty(len(scheme.groups))
     for index, number in enumerate(scheme.groups):
