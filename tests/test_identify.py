@@ -96,7 +96,7 @@ def test_advice_after_a_pattern_that_leaves_four_groups(classifier):
     assert same[225] == [196, 202, 209, 216]
     assert same[227] == [203]
     [line] = [line for line in format_table(found).splitlines() if line.startswith("Next:")]
-    assert "[013] would tell most, 2.0" in line
+    assert "[013] would tell most, 2." in line
     assert line.endswith("18.4 deg from [001] (last pattern).")
     # [013] then names the group, and nothing more is worth saying
     both = combine_results(
