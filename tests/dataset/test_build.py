@@ -13,7 +13,7 @@ import pytest
 
 from napari_sadp.dataset.build import build_dataset, prepare_folder, write_chunk
 from napari_sadp.dataset.config import DatasetConfig, config_from_dict
-from napari_sadp.dataset.images import COLUMNS, ImageMaker, draw_spots, plan_dataset
+from napari_sadp.dataset.images import COLUMNS, ImageMaker, plan_dataset
 from napari_sadp.dataset.read import open_dataset
 from napari_sadp.dataset.structures import behaviour_of_crystal
 from napari_sadp.errors import SadpError, StructureError, UnreadableFileError
@@ -21,7 +21,7 @@ from napari_sadp.geometry.convention import beam_position
 from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.simulation.catalogue import find_structure, load_catalogue
 from napari_sadp.simulation.kinematic import simulate_kinematic
-from napari_sadp.simulation.render import render_gaussians, render_pattern
+from napari_sadp.simulation.render import render_pattern
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -180,14 +180,6 @@ def test_images_are_those_of_the_simulator(size):
             spot_sigma_px=row["spot_sigma_px"], rotation_deg=row["rotation_deg"],
         ).data.clip(0, 1)  # fmt: skip
         assert np.abs(image / 65535 - expected).max() < 2e-4
-
-
-def test_spots_are_drawn_as_by_the_renderer():
-    rng = np.random.default_rng(0)
-    rc, height = rng.uniform(-5, 70, (40, 2)).astype(np.float32), rng.random(40).astype(np.float32)
-    ours, theirs = draw_spots(rc, height, 1.7, (64, 64)), render_gaussians(rc, height, 1.7, (64, 64))
-    assert ours.dtype == np.float32
-    assert np.abs(ours - theirs).max() < 1e-6 * theirs.max()
 
 
 def test_the_beam_is_at_the_centre_of_the_convention():

@@ -16,6 +16,7 @@ from napari_sadp.dataset.structures import DatasetStructure, select_structures
 from napari_sadp.geometry.convention import IMAGE_CONVENTION, beam_position
 from napari_sadp.labels.scheme import PatternScheme, build_scheme
 from napari_sadp.simulation.kinematic import relrod_weight, simulate_kinematic
+from napari_sadp.simulation.render import TAIL, render_gaussians
 
 if TYPE_CHECKING:
     from napari_sadp.labels.scheme import Zone
@@ -30,8 +31,6 @@ COLUMNS: tuple[str, ...] = (
 )  # fmt: skip
 #: Factor of the intensity by the excitation error below which a beam does not exist, as in the kinematic engine.
 _NO_BEAM = 1e-12
-#: Exponent of a profile from which on it is zero.
-_TAIL = -40.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,46 +146,6 @@ def excitation(g_squared: np.ndarray, voltage_kv: float) -> np.ndarray:
     return -0.5 * electron_wavelength(voltage_kv) * g_squared
 
 
-def draw_spots(rc: np.ndarray, height: np.ndarray, sigma: float, shape: tuple[int, int]) -> np.ndarray:
-    """Draw round Gaussian spots, as `napari_sadp.simulation.render.render_gaussians` to within 1e-6 of the strongest.
-
-    The tails of its profiles are denormal numbers in float32, which make the matrix product five to ten times slower; here
-    they are zero.
-
-    Parameters
-    ----------
-    rc : (n, 2) ndarray of float32
-        Positions (row, col) [px].
-    height : (n,) ndarray of float32
-        Height of each spot.
-    sigma : float
-        Standard deviation [px].
-    shape : tuple of 2 int
-        Rows and columns [px].
-
-    Returns
-    -------
-    (n_rows, n_cols) ndarray of float32
-        Sum of the spots.
-    """
-    rows, cols = (_profiles(rc[:, axis], sigma, n) for axis, n in enumerate(shape))
-    rows *= height[:, None]
-    return rows.T @ cols
-
-
-def _profiles(centre: np.ndarray, sigma: float, n: int) -> np.ndarray:
-    """Return a Gaussian (k, n) of height 1 around each of k centres, float32."""
-    profile = np.arange(n, dtype=np.float32) - centre[:, None]
-    np.square(profile, out=profile)
-    profile *= np.float32(-0.5 / sigma**2)
-    # exp(-40) is 4e-18: below half a grey level for every gamma and bit depth that a configuration allows
-    tail = profile < np.float32(_TAIL)
-    np.maximum(profile, np.float32(_TAIL), out=profile)
-    np.exp(profile, out=profile)
-    profile[tail] = 0.0
-    return profile
-
-
 class ImageMaker:
     """Makes images; keeps the beams of the last (structure, zone axis), which its images share.
 
@@ -288,9 +247,9 @@ class ImageMaker:
         half = (size + 1) // 2
         rc = np.concatenate([rc, [(centre, centre)]])
         height = np.concatenate([height, [config.direct_beam]])
-        near = rc[:, 0] < half + np.sqrt(-2 * _TAIL) * sigma
+        near = rc[:, 0] < half + np.sqrt(-2 * TAIL) * sigma
         rc, height = rc[near].astype(np.float32), height[near].astype(np.float32)
-        image = draw_spots(rc, height, sigma, (half, size))
+        image = render_gaussians(rc, height, sigma, (half, size))
         np.clip(image, np.float32(1e-30), np.float32(1.0), out=image)
         # x ** gamma; log and exp of float32 are several times faster than its power
         np.log(image, out=image)

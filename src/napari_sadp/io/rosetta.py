@@ -174,30 +174,12 @@ class PatternStack:
         scale = self.oblong_scale
         if scale is None:
             return frame, ()
-        squared = square_frame(frame, *scale)
+        squared = _pixels.resample_square(frame, *scale)
         note = (
             f"oblong pixels ({abs(scale[0]):.5g} x {abs(scale[1]):.5g} {self.axis_units}) resampled to square ones, "
             f"{frame.shape[0]}x{frame.shape[1]} to {squared.shape[0]}x{squared.shape[1]}; positions are in the square ones"
         )
         return squared, (note,)
-
-
-def square_frame(frame: np.ndarray, row_scale: float, col_scale: float) -> np.ndarray:
-    """Resample a frame of oblong pixels to square ones.
-
-    Parameters
-    ----------
-    frame : (n_rows, n_cols) ndarray
-        Intensities [counts].
-    row_scale, col_scale : float
-        Size of a pixel along rows and columns, in one unit.
-
-    Returns
-    -------
-    (n_rows', n_cols') ndarray of float32
-        Pixels of the smaller of both sizes.
-    """
-    return _pixels.resample_square(frame, row_scale, col_scale)
 
 
 def read_stacks(path: str | os.PathLike[str], *, lazy: bool = True) -> list[PatternStack]:

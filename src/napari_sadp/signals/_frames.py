@@ -11,7 +11,7 @@ import numpy as np
 from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.convention import to_training_image
-from napari_sadp.io.rosetta import square_frame
+from napari_sadp.io._pixels import resample_square
 from napari_sadp.pattern import DiffractionPattern, PatternKind
 
 #: Columns of the lattice signal; a refused frame has nan everywhere but in n_spots.
@@ -23,7 +23,7 @@ LATTICE_COLUMNS: tuple[str, ...] = (
 
 def _pattern(frame: np.ndarray, kind: PatternKind, scale: tuple[float, float] | None) -> DiffractionPattern:
     """Return a frame as the package's own value; `scale` is that of oblong pixels, None for square ones."""
-    return DiffractionPattern(frame if scale is None else square_frame(frame, *scale), kind=kind)
+    return DiffractionPattern(frame if scale is None else resample_square(frame, *scale), kind=kind)
 
 
 def lattice_row(
