@@ -12,7 +12,7 @@ from support.containers import Acquisition, write_container
 from support.shared import REAL, needs_real
 
 from napari_sadp.cli import main
-from napari_sadp.samples import SAMPLES, sample_dir, simulated_sample
+from napari_sadp.samples import sample_dir, simulated_sample
 
 PIXEL_SIZE = 0.0125
 
@@ -307,4 +307,3 @@ def test_no_real_file_crashes(capsys):
     status, found, _ = identify(capsys, *paths)
     assert status == 0
     assert {p["path"] for p in found["patterns"]} == set(map(str, paths))
-    assert SAMPLES

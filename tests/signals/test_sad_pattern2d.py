@@ -79,6 +79,15 @@ def test_lazy_gives_the_same_numbers(stack):
     assert lazy.data == pytest.approx(stack.fit_lattice(**QUIET).data, nan_ok=True)
 
 
+@pytest.mark.parametrize("shape", [(1,), (2, 1)])
+def test_navigation_axes_of_length_one_are_kept(stack, shape):
+    data = np.broadcast_to(stack.data[1], (*shape, 256, 256)).copy()
+    for s in (SADPattern2D(data), SADPattern2D(data).as_lazy()):
+        found = s.fit_lattice(**QUIET)
+        assert found.axes_manager.navigation_shape == s.axes_manager.navigation_shape
+        assert found.data.shape == (*shape, len(LATTICE_COLUMNS))
+
+
 def test_frame_analysis_returns_frozen_values(stack):
     geometry = stack.analyse_frame(1)
     assert geometry.lattice.n_spots > 10

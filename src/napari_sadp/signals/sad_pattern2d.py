@@ -262,9 +262,8 @@ class SADPattern2D(Signal2D):
     def _mapped(self, function: Any, **options: Any) -> BaseSignal:
         """Map a function of `_frames` over the frames as `to_stack` gives them: real, grey, unsigned, with their kind."""
         stack = self.to_stack()
-        frames = self._deepcopy_with_new_data(stack.data)
-        if frames.axes_manager.signal_dimension != 2:
-            frames = self
+        # a stack has no navigation axes of length 1, the signal keeps them
+        frames = self._deepcopy_with_new_data(stack.data.reshape(self.data.shape))
         return frames.map(function, kind=stack.kind, scale=stack.oblong_scale, **options)
 
     def _title(self) -> str:
