@@ -5,7 +5,7 @@ What the terminal, the HyperSpy function and the viewer share. Lengths are g = 1
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from napari_sadp._validate import check_option, check_range, check_zone_axis
 from napari_sadp.geometry.convention import IMAGE_SIZE, beam_position
 from napari_sadp.labels.spacegroups import zone_name
 from napari_sadp.simulation.kinematic import RELRODS, Relrod, simulate_kinematic
-from napari_sadp.simulation.render import render_pattern, spot_positions
+from napari_sadp.simulation.render import check_profile, render_pattern, spot_positions
 
 if TYPE_CHECKING:
     from napari_sadp.pattern import DiffractionPattern
@@ -63,7 +63,11 @@ class PatternSettings:
     relrod : {"gaussian", "sinc", "none"}
         Shape of the relrods, for the kinematic engine.
     spot_sigma_px : float
-        Standard deviation of the Gaussian spots [px].
+        Standard deviation of the Gaussian spots, or of the edge of discs and profiles [px].
+    disc_radius_px : float
+        Radius of the discs of a convergent beam [px]; 0 for Gaussian spots.
+    spot_profile : (h, w) ndarray of float, optional
+        Image of one measured spot, whose shape all spots get instead; see `napari_sadp.simulation.render.check_profile`.
     rotation_deg : float
         Anticlockwise rotation [deg].
     gamma : float
@@ -86,6 +90,8 @@ class PatternSettings:
     tilt_mrad: tuple[float, float] = (0.0, 0.0)
     relrod: Relrod = "gaussian"
     spot_sigma_px: float = 2.0
+    disc_radius_px: float = 0.0
+    spot_profile: np.ndarray | None = field(default=None, compare=False, repr=False)
     rotation_deg: float = 0.0
     gamma: float = 1.0
 
@@ -96,6 +102,13 @@ class PatternSettings:
         check_range("thickness_nm", self.thickness_nm, 0, 1e4, "nm", low_inclusive=False)
         check_range("size", self.size, 32, 8192, "px")
         check_range("spot_sigma_px", self.spot_sigma_px, 0, self.size / 8, "px", low_inclusive=False)
+        check_range("disc_radius_px", self.disc_radius_px, 0, self.size / 4, "px")
+        if self.spot_profile is not None:
+            check_profile(self.spot_profile)
+            if self.disc_radius_px:
+                raise ValueError(
+                    f"disc_radius_px is {self.disc_radius_px}, expected 0 with a spot_profile, which has a shape of its own"
+                )
         check_range("rotation_deg", self.rotation_deg, -360, 360, "deg")
         check_range("gamma", self.gamma, 0, 10, low_inclusive=False)
         for tilt in self.tilt_mrad:
@@ -193,7 +206,7 @@ def simulate_pattern(
     settings = replace(settings or PatternSettings(), **changes)
     zone = check_zone_axis(zone)
     pixel_size = settings.pixel_size()
-    spots, direct_beam = _spots(crystal, zone, settings, pixel_size)
+    spots, direct_beam = zone_beams(crystal, zone, settings)
     image = render_pattern(
         spots,
         size=settings.size,
@@ -201,16 +214,16 @@ def simulate_pattern(
         spot_sigma_px=settings.spot_sigma_px,
         direct_beam=direct_beam,
         rotation_deg=settings.rotation_deg,
+        disc_radius_px=settings.disc_radius_px,
+        spot_profile=settings.spot_profile,
     )
     beam = (beam_position(settings.size),) * 2
     rc = spot_positions(
         spots, pixel_size_inv_angstrom=pixel_size, beam_rc=beam, rotation_deg=settings.rotation_deg
     )
-    inside = np.flatnonzero(((rc > -0.5) & (rc < settings.size - 0.5)).all(axis=1))
-    if len(inside) == 0:
+    order = beams_in_frame(spots, rc, settings.size)
+    if len(order) == 0:
         raise _outside(crystal, zone, settings, pixel_size)
-    # rounded, so that equal lengths are equal and Miller indices decide
-    order = inside[np.lexsort((*spots.hkl[inside].T[::-1], spots.g[inside].round(9)))]
     note = f"simulated: {settings.engine}, {settings.thickness_nm:g} nm thick"
     data = image.data if settings.gamma == 1 else image.data**settings.gamma
     pattern = replace(
@@ -220,13 +233,38 @@ def simulate_pattern(
         source=f"{crystal.name} {zone_name(zone)}, simulated, {settings.voltage_kv:g} kV",
         notes=(*image.notes, note if settings.gamma == 1 else f"{note}, gamma {settings.gamma:g}"),
     )
-    return SimulatedPattern(pattern, _take(spots, order), rc[order], beam, settings)
+    return SimulatedPattern(pattern, take_beams(spots, order), rc[order], beam, settings)
 
 
-def _spots(
-    crystal: Crystal, zone: tuple[int, int, int], settings: PatternSettings, pixel_size: float
+def zone_beams(
+    crystal: Crystal, zone: tuple[int, int, int], settings: PatternSettings, *, margin: float = 1.0
 ) -> tuple[SpotPattern, float]:
-    """Return the beams, and the height of the direct beam over the strongest of them."""
+    """Return the beams of a zone axis by the engine of the settings, those outside the frame too.
+
+    Parameters
+    ----------
+    crystal : Crystal
+        What diffracts.
+    zone : tuple of 3 int
+        Zone axis [u, v, w].
+    settings : PatternSettings
+        How.
+    margin : float
+        Where `g_max_inv_angstrom` is not given: how far the beams reach, over the corner of a centred frame.
+
+    Returns
+    -------
+    spots : SpotPattern
+        Beams, strongest = 1.
+    direct_beam : float
+        Height of the direct beam over the strongest of them.
+
+    Raises
+    ------
+    ValueError
+        If nothing diffracts within the reach.
+    """
+    pixel_size = settings.pixel_size()
     if settings.engine == "dynamical":
         from napari_sadp.simulation.bloch import simulate_bloch
 
@@ -239,7 +277,7 @@ def _spots(
             tilt_mrad=settings.tilt_mrad,
         )
         return result.pattern(0), result.direct_ratio(0)
-    corner = np.sqrt(2) * settings.size / 2 * pixel_size
+    corner = margin * np.sqrt(2) * settings.size / 2 * pixel_size
     try:
         spots = simulate_kinematic(
             crystal,
@@ -266,7 +304,14 @@ def _outside(
     )
 
 
-def _take(spots: SpotPattern, index: np.ndarray) -> SpotPattern:
+def beams_in_frame(spots: SpotPattern, rc: np.ndarray, size: int) -> np.ndarray:
+    """Return the indices of the beams whose centres (n, 2) [px] lie in the frame, from small to large |g|."""
+    inside = np.flatnonzero(((rc > -0.5) & (rc < size - 0.5)).all(axis=1))
+    # rounded, so that equal lengths are equal and Miller indices decide
+    return inside[np.lexsort((*spots.hkl[inside].T[::-1], spots.g[inside].round(9)))]
+
+
+def take_beams(spots: SpotPattern, index: np.ndarray) -> SpotPattern:
     """Return some of the beams, intensities unchanged."""
     fields = ("hkl", "g_xy", "intensity", "excitation_error")
     return replace(spots, **{name: getattr(spots, name)[index] for name in fields})

@@ -1,0 +1,31 @@
+"""The imperfections of real patterns, seeded, each one switchable: for one pattern, or batches on the training device."""
+
+from __future__ import annotations
+
+from napari_sadp.simulation.imperfections.frames import (
+    Frames,
+    ImperfectPattern,
+    degrade_pattern,
+    draw_frames,
+    simulate_imperfect,
+)
+from napari_sadp.simulation.imperfections.ranges import (
+    PRESETS,
+    FrameParameters,
+    Imperfections,
+    choose_imperfections,
+    draw_parameters,
+)
+
+__all__ = [
+    "PRESETS",
+    "FrameParameters",
+    "Frames",
+    "ImperfectPattern",
+    "Imperfections",
+    "choose_imperfections",
+    "degrade_pattern",
+    "draw_frames",
+    "draw_parameters",
+    "simulate_imperfect",
+]
