@@ -261,3 +261,71 @@ def test_help_names_units(capsys):
     assert caught.value.code == 0
     text = capsys.readouterr().out
     assert all(unit in text for unit in ("1/Angstrom", "kV", "nm", "mm", "um", "mrad", "degrees", "pixels"))
+
+
+@pytest.mark.parametrize("engine", [[], ["--dynamical"]])
+def test_imperfections_are_seeded_and_the_list_of_spots_follows_them(tmp_path, capsys, cif, engine):
+    def run(seed, name):
+        options = ["--zone", 0, 0, 1, "--imperfections", "mild", "--seed", seed, "--pixel-size", 0.01]
+        return simulate(capsys, cif, *options, *engine, "-o", tmp_path / name)
+
+    one, same, other = run(4, "a.hspy"), run(4, "b.hspy"), run(5, "c.hspy")
+    images = [next(iter(read_patterns(made["out"]))).data for made in (one, same, other)]
+    assert np.array_equal(images[0], images[1])
+    assert not np.array_equal(images[0], images[2])
+    assert one["imperfections"] == same["imperfections"] != other["imperfections"]
+    assert one["beam_rc"] != [127.5, 127.5]
+    spots = read_spots(one["spots"])
+    strong = spots["intensity"] > 0.3
+    image = np.pad(images[0], 4)
+    background = np.median(images[0])
+    for row, col in zip(spots["row_px"][strong], spots["col_px"][strong], strict=True):
+        r, c = round(row), round(col)
+        assert image[r + 2 : r + 7, c + 2 : c + 7].max() > 10 * background + 100
+
+
+def test_discs_and_measured_spots(tmp_path, capsys, cif):
+    import imageio.v3 as iio
+
+    common = ["--zone", 0, 0, 1, "--pixel-size", 0.01]
+    disc = simulate(
+        capsys, cif, *common, "--disc-radius-px", 6, "--spot-sigma-px", 1, "-o", tmp_path / "d.tif"
+    )
+    iio.imwrite(tmp_path / "spot.png", np.pad(np.full((9, 9), 200, np.uint8), 3))
+    square = simulate(
+        capsys,
+        cif,
+        *common,
+        "--spot-profile",
+        tmp_path / "spot.png",
+        "--spot-sigma-px",
+        0.6,
+        "-o",
+        tmp_path / "s.tif",
+    )
+    disc_image, square_image = (next(iter(read_patterns(made["out"]))).data for made in (disc, square))
+    row, col = np.indices(disc_image.shape) - 127.5
+    # the direct beam has three times the height of the strongest diffracted one
+    assert np.allclose(disc_image[np.hypot(row, col) < 3], 3.0, atol=0.05)
+    assert disc_image[(np.hypot(row, col) > 9) & (np.hypot(row, col) < 11)].max() < 0.01
+    assert np.allclose(square_image[np.maximum(abs(row), abs(col)) < 3], 3.0, atol=0.05)
+    assert square_image[(np.hypot(row, col) > 5) & (np.hypot(row, col) < 5.7)].max() > 0.5  # its corners
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--imperfections", "awful"], "awful"),
+        (["--imperfections", "mild", "--seed", "-1"], "seed"),
+        (["--disc-radius-px", "-3"], "disc_radius_px"),
+        (["--disc-radius-px", "900"], "disc_radius_px"),
+        (["--spot-profile", "missing.png"], "missing.png"),
+    ],
+)
+def test_wrong_shapes_and_imperfections_end_in_one_line(tmp_path, capsys, cif, options, message):
+    status = main(["simulate", str(cif), "--zone", "0", "0", "1", *options, "-o", str(tmp_path / "a.tif")])
+    output = capsys.readouterr()
+    assert status != 0
+    assert message in output.err
+    assert "Traceback" not in output.err
+    assert not (tmp_path / "a.tif").exists()

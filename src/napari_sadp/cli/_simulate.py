@@ -11,7 +11,10 @@ from napari_sadp.cli._common import EXIT_OK
 if TYPE_CHECKING:
     import argparse
 
+    import numpy as np
+
     from napari_sadp.simulation.crystal import Crystal
+    from napari_sadp.simulation.imperfections import ImperfectPattern
     from napari_sadp.simulation.zone_pattern import SimulatedPattern
 
 #: Options of the command and the field of `PatternSettings` that each one is.
@@ -26,6 +29,7 @@ _SETTINGS = {
     "tilt_mrad": "tilt_mrad",
     "relrod": "relrod",
     "spot_sigma_px": "spot_sigma_px",
+    "disc_radius_px": "disc_radius_px",
     "rotation_deg": "rotation_deg",
     "gamma": "gamma",
 }
@@ -58,6 +62,7 @@ def add_command(commands: Any) -> None:
     command.add_argument("--json", action="store_true", help="print what was made as one JSON object")
     _add_beam_options(command)
     _add_image_options(command)
+    _add_imperfections(command)
     command.set_defaults(run=run)
 
 
@@ -105,6 +110,13 @@ def _add_image_options(command: argparse.ArgumentParser) -> None:
         help="standard deviation of the Gaussian spots in pixels (default: %(default)s)",
     )  # fmt: skip
     command.add_argument(
+        "--disc-radius-px", type=float, default=0.0, metavar="R",
+        help="radius of the discs of a convergent beam in pixels; S is then their edge (default: Gaussian spots)",
+    )  # fmt: skip
+    command.add_argument(
+        "--spot-profile", metavar="FILE", help="image of one measured spot, whose shape all spots get instead"
+    )
+    command.add_argument(
         "--rotation-deg", type=float, default=0.0, metavar="R",
         help="anticlockwise rotation in degrees (default: %(default)s)",
     )  # fmt: skip
@@ -114,11 +126,25 @@ def _add_image_options(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _add_imperfections(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--imperfections", default="none", metavar="STRENGTH",
+        help="what a camera and a microscope add: none, mild, medium or strong (default: %(default)s). Background, noise, beam stop, "
+        "distortion, off-centre beam, random rotation and more; thickness, tilt and spot size are drawn too. A png is then scaled to its brightest "
+        "pixel, and the list of spots says where they fall.",
+    )  # fmt: skip
+    command.add_argument(
+        "--seed", type=int, default=0, help="seed of the imperfections (default: %(default)s)"
+    )
+
+
 def run(options: argparse.Namespace) -> int:
     """Run the command, return the exit status."""
-    from napari_sadp._validate import check_zone_axis
+    from napari_sadp._validate import check_range, check_zone_axis
+    from napari_sadp.io.simulated import write_simulated
     from napari_sadp.io.structures import load_structure
-    from napari_sadp.io.write import check_extension, write_patterns
+    from napari_sadp.io.write import check_extension
+    from napari_sadp.simulation.imperfections import choose_imperfections, simulate_imperfect
     from napari_sadp.simulation.zone_pattern import PatternSettings, simulate_pattern
 
     # everything that can be wrong about the arguments, before anything is read
@@ -135,38 +161,41 @@ def run(options: argparse.Namespace) -> int:
     values["tilt_mrad"] = tuple(values["tilt_mrad"])
     if values["gamma"] is None:
         values["gamma"] = _PNG_GAMMA if out.suffix.lower() == ".png" else 1.0
+    if options.spot_profile:
+        values["spot_profile"] = _read_profile(options.spot_profile)
     settings = PatternSettings(engine="dynamical" if options.dynamical else "kinematic", **values)
+    choose_imperfections(options.imperfections)
+    check_range("--seed", options.seed, 0, 2**62)
 
     crystal = load_structure(options.structure)
-    made = simulate_pattern(crystal, zone, settings)
-    write_patterns(out, [made.pattern], metadata=_metadata(crystal, made), full_scale=1.0)
-    _write_spots(table, made)
+    made: SimulatedPattern | ImperfectPattern
+    if options.imperfections == "none":
+        made = simulate_pattern(crystal, zone, settings)
+        write_simulated(out, made, table=table)
+    else:
+        made = simulate_imperfect(crystal, zone, settings, options.imperfections, seed=options.seed)
+        write_simulated(out, made, table=table, full_scale=None)
     report = _report(crystal, made, out, table)
     print(json.dumps(report, indent=1, allow_nan=False) if options.json else _sentence(report, crystal))
     return EXIT_OK
 
 
-def _metadata(crystal: Crystal, made: SimulatedPattern) -> dict[str, Any]:
-    structure = {"name": crystal.name, "space_group": crystal.space_group, "source": crystal.source}
-    return {"Sadp": {"zone_axes": [list(made.spots.zone)], "structure": structure}}
+def _read_profile(name: str) -> np.ndarray:
+    """Return the image of one spot."""
+    from napari_sadp.io.rosetta import read_patterns
+    from napari_sadp.simulation.render import check_profile
+
+    try:
+        return check_profile(next(iter(read_patterns(name))).data)
+    except ValueError as error:
+        raise ValueError(f"--spot-profile is {name!r}: {error}") from None
 
 
-def _write_spots(path: Path, made: SimulatedPattern) -> None:
-    from napari_sadp.io.spots_csv import write_spots
-
-    spots = made.spots
-    indices = dict(zip("hkl", spots.hkl.T, strict=True))
-    write_spots(
-        path,
-        made.rc,
-        g_inv_angstrom=spots.g,
-        intensity=spots.intensity,
-        extra=indices | {"excitation_error_inv_angstrom": spots.excitation_error},
-    )
-
-
-def _report(crystal: Crystal, made: SimulatedPattern, out: Path, table: Path) -> dict[str, Any]:
+def _report(
+    crystal: Crystal, made: SimulatedPattern | ImperfectPattern, out: Path, table: Path
+) -> dict[str, Any]:
     """Return plain Python values, the object that ``--json`` prints."""
+    imperfections = getattr(made, "parameters", None)
     return {
         "out": str(out),
         "spots": str(table),
@@ -185,9 +214,11 @@ def _report(crystal: Crystal, made: SimulatedPattern, out: Path, table: Path) ->
         "camera_length_mm": made.settings.camera_length_mm,
         "pixel_size_inv_angstrom": float(made.pattern.pixel_size_inv_angstrom),
         "size": made.settings.size,
-        "beam_rc": list(made.beam_rc),
+        "tilt_mrad": list(made.settings.tilt_mrad),
+        "beam_rc": [float(x) for x in made.beam_rc],
         "gamma": made.settings.gamma,
         "n_spots": len(made.spots),
+        "imperfections": imperfections,
     }
 
 

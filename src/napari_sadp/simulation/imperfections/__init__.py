@@ -9,13 +9,8 @@ from napari_sadp.simulation.imperfections.frames import (
     draw_frames,
     simulate_imperfect,
 )
-from napari_sadp.simulation.imperfections.ranges import (
-    PRESETS,
-    FrameParameters,
-    Imperfections,
-    choose_imperfections,
-    draw_parameters,
-)
+from napari_sadp.simulation.imperfections.parameters import FrameParameters, draw_parameters
+from napari_sadp.simulation.imperfections.ranges import PRESETS, Imperfections, choose_imperfections
 
 __all__ = [
     "PRESETS",

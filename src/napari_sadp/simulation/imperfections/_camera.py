@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from napari_sadp.simulation.imperfections.ranges import FrameParameters
+    from napari_sadp.simulation.imperfections.parameters import FrameParameters
 
 #: Rows of 3 x 5 pixels of the digits, for titles and scale bars; what they say does not matter, that they look like text does.
 _DIGITS = (

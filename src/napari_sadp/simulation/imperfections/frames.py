@@ -11,12 +11,8 @@ from napari_sadp._validate import check_range, check_zone_axis
 from napari_sadp.labels.spacegroups import zone_name
 from napari_sadp.pattern import DiffractionPattern
 from napari_sadp.simulation.imperfections import _camera, _optics
-from napari_sadp.simulation.imperfections.ranges import (
-    FrameParameters,
-    Imperfections,
-    choose_imperfections,
-    draw_parameters,
-)
+from napari_sadp.simulation.imperfections.parameters import FrameParameters, draw_parameters
+from napari_sadp.simulation.imperfections.ranges import Imperfections, choose_imperfections
 from napari_sadp.simulation.render import check_profile, spot_positions
 from napari_sadp.simulation.zone_pattern import PatternSettings, beams_in_frame, take_beams, zone_beams
 
