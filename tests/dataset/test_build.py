@@ -22,6 +22,7 @@ from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.simulation.catalogue import find_structure, load_catalogue
 from napari_sadp.simulation.kinematic import simulate_kinematic
 from napari_sadp.simulation.render import render_pattern
+from napari_sadp.simulation.zone_pattern import simulate_pattern
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,9 +55,12 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.fixture(scope="module", params=["png", "shards"])
+IMPERFECT = replace(TINY, imperfections="strong", format="shards", changed_imperfections=(("margin", 0.5),))
+
+
+@pytest.fixture(scope="module", params=["png", "shards", "imperfect"])
 def built(request, tmp_path_factory):
-    config = replace(TINY, format=request.param)
+    config = IMPERFECT if request.param == "imperfect" else replace(TINY, format=request.param)
     folder = tmp_path_factory.mktemp("data") / "set"
     assert build(config, folder).done == len(plan_dataset(config)) == 9 * 3 * 2
     return config, folder
@@ -107,7 +111,9 @@ def test_manifest_is_complete_and_true(built):
     config, folder = built
     with open(folder / "manifest.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS
+    columns = plan_dataset(config).columns
+    assert tuple(rows[0]) == columns
+    assert columns[: len(COLUMNS)] == COLUMNS
     assert [int(row["number"]) for row in rows] == list(range(54))
     assert len({(row["file"], row["index"]) for row in rows}) == 54
     assert {row["file"] for row in rows} == set(tree(folder)) - {"manifest.csv", "dataset.json"}
@@ -119,8 +125,10 @@ def test_manifest_is_complete_and_true(built):
         assert scheme.labels[scheme.index_of[entry.behaviour.name, zone]] == row["label"]
         assert int(row["class_index"]) == scheme.labels.index(row["label"])
         assert (row["behaviour"], row["formula"]) == (entry.behaviour.name, entry.formula)
-        assert 4 <= float(row["thickness_nm"]) <= 8
-        assert 0 <= float(row["rotation_deg"]) <= 30
+        # imperfections have ranges of their own
+        thinnest, thickest, largest = (5, 60, 390) if config is IMPERFECT else (4, 8, 30)
+        assert thinnest <= float(row["thickness_nm"]) <= thickest
+        assert 0 <= float(row["rotation_deg"]) <= largest
         assert row["camera_length_mm"] == ""
 
 
@@ -243,6 +251,72 @@ def test_dask_is_optional(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "dask.distributed", None)
     with pytest.raises(ValueError, match="pip install distributed"):
         build(TINY, tmp_path / "set", scheduler="tcp://127.0.0.1:1")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:distributed", "ignore::ResourceWarning")
+def test_dask_writes_the_same_bytes(built, tmp_path):
+    distributed = pytest.importorskip("distributed", reason="needs the package distributed")
+    config, folder = built
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        assert build(config, tmp_path / "set", scheduler=cluster.scheduler_address).done == 54
+    assert tree(tmp_path / "set") == tree(folder)
+
+
+def test_imperfections_are_in_the_manifest_and_in_the_images(tmp_path):
+    build(IMPERFECT, tmp_path / "set")
+    reader = open_dataset(tmp_path / "set")
+    row = reader.rows[3]
+    assert {"beam_row", "tilt_x_mrad", "stop", "dose", "mirrored", "margin_top", "thickness_nm"} <= set(row)
+    assert isinstance(row["mirrored"], bool)
+    assert isinstance(row["dose"], float)
+    assert {r["stop"] for r in reader.rows} <= {"", "straight", "round", "pointer"}
+    assert any(r["stop"] for r in reader.rows)
+    offset = np.hypot(*(np.array([[r["beam_row"], r["beam_col"]] for r in reader.rows]) - 15.5).T)
+    assert offset.max() > 3
+    assert offset.max() <= 0.25 * 32 * 1.001
+    thickness = [r["thickness_nm"] for r in reader.rows]
+    assert max(thickness) > 20  # that of the imperfections, not of the configuration
+    plain = ImageMaker(plan_dataset(TINY))
+    assert not any(np.array_equal(reader[i][0] * 255, plain.make(i)[0]) for i in range(10))
+
+
+def test_a_frame_without_anything_wrong_is_the_image_without_imperfections():
+    still = tuple((name, 0.0) for name in ("dose", "offset"))
+    one = ImageMaker(plan_dataset(replace(TINY, changed_imperfections=still)))
+    two = ImageMaker(plan_dataset(TINY))
+    for number in (0, 20, 53):
+        image, row = one.make(number)
+        expected, plain = two.make(number)
+        # other draws come before thickness and rotation in neither
+        assert row["thickness_nm"] == plain["thickness_nm"]
+        assert row["rotation_deg"] == plain["rotation_deg"]
+        assert np.abs(image.astype(int) - expected.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("imperfections", ["none", "mild"])
+def test_dynamical_images_are_those_of_the_simulator(imperfections):
+    config = replace(
+        TINY, engine="dynamical", groups=(225, 227), imperfections=imperfections, thickness_nm=(20, 60), size=64,
+        repeats=2, pixel_sizes_inv_angstrom=(0.03, 0.05), gamma=1.0, bit_depth=16,
+    )  # fmt: skip
+    plan = plan_dataset(config)
+    maker = ImageMaker(plan)
+    for number in (0, 3, 30):
+        image, row = maker.make(number)
+        structure, zone, _ = plan.place(number)
+        if imperfections == "none":
+            perfect = simulate_pattern(
+                structure.crystal(), zone, engine="dynamical", voltage_kv=row["voltage_kv"], size=64,
+                thickness_nm=row["thickness_nm"], pixel_size_inv_angstrom=row["pixel_size_inv_angstrom"],
+                spot_sigma_px=row["spot_sigma_px"], rotation_deg=row["rotation_deg"],
+            )  # fmt: skip
+            assert np.abs(image / 65535 - perfect.pattern.data.clip(0, 1)).max() < 2e-3
+        else:
+            assert 5 <= row["thickness_nm"] <= 15
+            assert 0 < np.hypot(row["tilt_x_mrad"], row["tilt_y_mrad"]) <= 1
+            assert image.max() > 30000
 
 
 def test_reader_refuses_what_it_does_not_understand(built, tmp_path):

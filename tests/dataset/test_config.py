@@ -43,7 +43,8 @@ def test_shipped_configs_are_named_and_load():
 
 def test_sections_hold_every_field_once():
     keys = [key for section in SECTIONS.values() for key in section]
-    assert sorted(keys) == sorted([*config_to_dict(DatasetConfig()), "cif_folder"])
+    own = {"imperfections", "changed_imperfections"}  # these have a section of their own
+    assert sorted([*keys, *own]) == sorted([*config_to_dict(DatasetConfig()), "cif_folder"])
 
 
 def test_pixel_size_is_the_camera_pixel_over_wavelength_and_length():
@@ -104,6 +105,11 @@ def test_scarce_behaviours_give_way_to_others_of_their_group():
         ("microscope", "pixel_sizes_inv_angstrom", [0.5], "pixel_sizes_inv_angstrom is 0.5"),
         ("microscope", "thickness_nm", 0, "thickness_nm is 0"),
         ("microscope", "thickness_nm", [9, 3], r"expected \[smallest, largest\] in nm"),
+        ("microscope", "engine", "magic", "engine is 'magic', expected one of 'kinematic', 'dynamical'"),
+        ("imperfections", "strength", "awful", "strength of the imperfections is 'awful'"),
+        ("imperfections", "beam_stop", 2.0, "beam_stop .* is 2"),
+        ("imperfections", "beemstop", 1.0, "imperfection is 'beemstop', expected one of"),
+        ("imperfections", "dose", [1, 2, 3], "dose is .*, expected a number or a range"),
         ("microscope", "relrod", "box", "relrod is 'box', expected one of"),
         ("image", "size", 7, "size is 7, expected an integer from 16 to 4096"),
         ("image", "size", True, "size is True"),

@@ -5,7 +5,7 @@ chunk is complete, its part of the manifest. No file ever stands half written un
 they become ``manifest.csv``, which marks the data set as complete. In the folder::
 
     dataset.json            configuration, structures with their sources, classes, versions, fingerprint
-    manifest.csv            one row for each image, see images.COLUMNS
+    manifest.csv            one row for each image, see DatasetPlan.columns
     train/A1-0/00000012.png, validation/...     or     shards/000000.npy (n, size, size)
 """
 
@@ -35,7 +35,7 @@ import numpy as np
 from napari_sadp._atomic import atomic_write
 from napari_sadp._validate import check_range
 from napari_sadp.dataset.config import DatasetConfig, config_to_dict
-from napari_sadp.dataset.images import COLUMNS, GENERATOR_VERSION, DatasetPlan, ImageMaker, plan_dataset
+from napari_sadp.dataset.images import GENERATOR_VERSION, DatasetPlan, ImageMaker, plan_dataset
 from napari_sadp.errors import SadpError
 from napari_sadp.geometry.convention import IMAGE_CONVENTION
 
@@ -214,6 +214,7 @@ def describe(plan: DatasetPlan) -> dict[str, Any]:
         "scheme_version": plan.scheme.version,
         "classes": list(plan.labels),
         "n_images": len(plan),
+        "columns": list(plan.columns),
         "config": config_to_dict(plan.config),
         "structures": [
             {
@@ -269,7 +270,7 @@ def write_chunk(config: DatasetConfig, folder: Path, index: int) -> int:
             _write_png(image, folder, row["file"])
             rows.append(row)
     with atomic_write(_part(folder, index), newline="") as file:
-        csv.DictWriter(file, COLUMNS, lineterminator="\n").writerows(rows)
+        csv.DictWriter(file, maker.plan.columns, lineterminator="\n").writerows(rows)
     return len(rows)
 
 
@@ -306,7 +307,7 @@ def _merge(plan: DatasetPlan, folder: Path) -> None:
     """Join the parts of the manifest; the data set is complete with it."""
     n_rows = 0
     with atomic_write(folder / MANIFEST, newline="") as file:
-        csv.DictWriter(file, COLUMNS, lineterminator="\n").writeheader()
+        csv.DictWriter(file, plan.columns, lineterminator="\n").writeheader()
         for index in range(plan.n_chunks):
             text = _part(folder, index).read_text(encoding="utf-8")
             n_rows += text.count("\n")

@@ -17,7 +17,9 @@ from napari_sadp._units import electron_wavelength
 from napari_sadp._validate import check_option, check_range, check_zone_axis
 from napari_sadp.geometry.convention import GAMMA, IMAGE_SIZE
 from napari_sadp.labels.spacegroups import ARTICLE_GROUPS, CUBIC_GROUPS, CUBIC_ZONE_AXES, behaviours
+from napari_sadp.simulation.imperfections import PRESETS, Imperfections, choose_imperfections
 from napari_sadp.simulation.kinematic import RELRODS
+from napari_sadp.simulation.zone_pattern import ENGINES
 
 if TYPE_CHECKING:
     import os
@@ -30,12 +32,14 @@ SPLITS: tuple[str, ...] = ("formula", "seed")
 #: Most images of one configuration; more are a typing error.
 MAX_IMAGES = 100_000_000
 
-#: The sections of the TOML file and the keys in each; the keys are the fields of `DatasetConfig`.
+_IMPERFECTIONS = "imperfections"
+#: The sections of the TOML file and the keys in each; the keys are the fields of `DatasetConfig`. The section
+#: ``[imperfections]`` has ``strength`` and any field of `napari_sadp.simulation.imperfections.Imperfections`.
 SECTIONS: dict[str, tuple[str, ...]] = {
     "classes": ("groups", "zones"),
     "structures": ("counts", "per_group", "max_atoms", "cif_folder", "split", "validation_share"),
     "microscope": (
-        "voltages_kv", "camera_lengths_mm", "camera_pixel_um", "pixel_sizes_inv_angstrom", "thickness_nm", "relrod",
+        "engine", "voltages_kv", "camera_lengths_mm", "camera_pixel_um", "pixel_sizes_inv_angstrom", "thickness_nm", "relrod",
     ),
     "image": (
         "size", "spot_sigma_px", "direct_beam", "rotation_deg", "repeats", "gamma", "bit_depth",
@@ -69,6 +73,8 @@ class DatasetConfig:
         network has not seen is validation here; ``seed``: a hash with the seed. Either way a formula is in one part only.
     validation_share : float
         Share of the structures for validation; with ``split = "formula"`` it is that of the hash for CIFs.
+    engine : {"kinematic", "dynamical"}
+        Single scattering, or Bloch waves with beams up to 2 1/Å.
     voltages_kv : tuple of float
         Accelerating voltages [kV].
     camera_lengths_mm : tuple of float
@@ -95,6 +101,12 @@ class DatasetConfig:
         Exponent of the intensities.
     bit_depth : {8, 16}
         Bits of a pixel.
+    imperfections : {"none", "mild", "medium", "strong"}
+        What the frames suffer from; ``strength`` in TOML. Intensities are then counts, white is the strongest diffracted beam
+        without its background, or 255 of a frame of 8 bits; the manifest has all parameters of each frame.
+    changed_imperfections : tuple of (str, value)
+        Fields of `Imperfections` that differ from those of the strength; their spot size and thickness, where they have
+        one, go before `spot_sigma_px` and `thickness_nm`, and rotations add.
     seed : int
         Seed of the images, of the choice of structures, and of ``split = "seed"``.
     format : {"png", "shards"}
@@ -120,6 +132,7 @@ class DatasetConfig:
     camera_lengths_mm: tuple[float, ...] = (300.0,)
     camera_pixel_um: float = 100.0
     pixel_sizes_inv_angstrom: tuple[float, ...] = ()
+    engine: str = "kinematic"
     thickness_nm: tuple[float, float] = (10.0, 10.0)
     relrod: str = "gaussian"
     size: int = IMAGE_SIZE
@@ -129,6 +142,8 @@ class DatasetConfig:
     repeats: int = 1
     gamma: float = GAMMA
     bit_depth: int = 8
+    imperfections: str = "none"
+    changed_imperfections: tuple[tuple[str, Any], ...] = ()
     seed: int = 0
     format: str = "png"
     shard_size: int = 640
@@ -138,6 +153,7 @@ class DatasetConfig:
         self._check_structures()
         self._check_microscope()
         self._check_image()
+        self._check_imperfections()
         for name, low, high in (("seed", 0, 2**32 - 1), ("shard_size", 1, 100_000)):
             self._integer(name, low, high)
         check_option("format", self.format, FORMATS)
@@ -235,6 +251,7 @@ class DatasetConfig:
         self._set(name, check_range(name, self.camera_pixel_um, 0, 10_000, "um", low_inclusive=False))
         self._pair("thickness_nm", 0, 1000, "nm", low_inclusive=False)
         check_option("relrod", self.relrod, RELRODS)
+        check_option("engine", self.engine, ENGINES)
 
     def _check_image(self) -> None:
         self._integer("size", 16, 4096)
@@ -252,6 +269,25 @@ class DatasetConfig:
                 raise ValueError(
                     f"pixel size at {where} is {pixel:.4g} 1/Å, which makes half an image {field:.3g} 1/Å, expected 0.05 to 4"
                 )
+
+    def _check_imperfections(self) -> None:
+        check_option("strength of the imperfections", self.imperfections, ("none", *PRESETS))
+        changes = self.changed_imperfections
+        if isinstance(changes, dict):
+            changes = tuple((name, _frozen(value)) for name, value in changes.items())
+        if not isinstance(changes, tuple):
+            raise ValueError(
+                f"changed_imperfections is {changes!r}, expected a table such as {{beam_stop = 0}}"
+            )
+        self._set("changed_imperfections", changes)
+        _ = self.imperfection_ranges
+
+    @cached_property
+    def imperfection_ranges(self) -> Imperfections | None:
+        """What may be wrong with a frame; None when nothing is."""
+        if self.imperfections == "none" and not self.changed_imperfections:
+            return None
+        return choose_imperfections(self.imperfections, **dict(self.changed_imperfections))
 
     @cached_property
     def settings(self) -> tuple[tuple[float, float | None, float], ...]:
@@ -289,9 +325,14 @@ def config_from_dict(content: dict[str, Any], folder: str | os.PathLike[str] = "
     """
     values: dict[str, Any] = {}
     for section, table in content.items():
-        check_option("section of the configuration", section, SECTIONS)
+        check_option("section of the configuration", section, (*SECTIONS, _IMPERFECTIONS))
         if not isinstance(table, dict):
             raise ValueError(f"{section} is {table!r}, expected a section [{section}]")
+        if section == _IMPERFECTIONS:
+            changes = dict(table)
+            values["imperfections"] = changes.pop("strength", "none")
+            values["changed_imperfections"] = changes
+            continue
         for key, value in table.items():
             check_option(f"key in section [{section}]", key, SECTIONS[section])
             values[key] = tuple(map(_frozen, value)) if isinstance(value, list) else value

@@ -4,33 +4,49 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_sadp._units import electron_wavelength
+from napari_sadp.dataset.beams import BeamMaker, excitation
 from napari_sadp.dataset.config import MAX_IMAGES, DatasetConfig, config_to_dict
 from napari_sadp.dataset.structures import DatasetStructure, select_structures
 from napari_sadp.geometry.convention import IMAGE_CONVENTION, beam_position
 from napari_sadp.labels.scheme import PatternScheme, build_scheme
-from napari_sadp.simulation.kinematic import relrod_weight, simulate_kinematic
+from napari_sadp.simulation.imperfections import FrameParameters, draw_frames, draw_parameters, draw_specimen
+from napari_sadp.simulation.kinematic import relrod_weight
 from napari_sadp.simulation.render import TAIL, render_gaussians
 
 if TYPE_CHECKING:
     from napari_sadp.labels.scheme import Zone
 
 #: Changes whenever the same configuration would give other images or another manifest.
-GENERATOR_VERSION = "1"
-#: Columns of the manifest.
+GENERATOR_VERSION = "2"
+#: Columns of the manifest; `DatasetPlan.columns` has those of the imperfections too.
 COLUMNS: tuple[str, ...] = (
     "number", "file", "index", "split", "label", "class_index", "group", "behaviour", "zone", "structure", "formula",
     "voltage_kv", "camera_length_mm", "pixel_size_inv_angstrom", "thickness_nm", "spot_sigma_px", "rotation_deg",
     "n_spots", "seed",
 )  # fmt: skip
+#: Columns of a manifest with imperfections, before the fields of `FrameParameters` that are not among `COLUMNS`.
+_FRAME_COLUMNS: tuple[str, ...] = ("tilt_x_mrad", "tilt_y_mrad", "beam_row", "beam_col", "white")
 #: Factor of the intensity by the excitation error below which a beam does not exist, as in the kinematic engine.
 _NO_BEAM = 1e-12
+#: Beams weaker than this, over the strongest, are left out of frames with imperfections: they drown in the noise.
+_FAINTEST = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """What is drawn for one image: thickness [nm], spot size [px], rotation [deg], tilt [mrad], and what is wrong with it."""
+
+    thickness: float
+    sigma: float
+    rotation: float
+    tilt: tuple[float, float] = (0.0, 0.0)
+    frame: FrameParameters | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +70,14 @@ class DatasetPlan:
     def __len__(self) -> int:
         config = self.config
         return len(self.structures) * len(config.zones) * len(config.settings) * config.repeats
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the manifest."""
+        if self.config.imperfection_ranges is None:
+            return COLUMNS
+        drawn = (field.name for field in fields(FrameParameters))
+        return (*COLUMNS, *_FRAME_COLUMNS, *(name for name in drawn if name not in COLUMNS))
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -105,11 +129,17 @@ class DatasetPlan:
         """Largest |g| that any image can show [1/Å]."""
         config = self.config
         reach = np.hypot(1, 1) * (config.size / 2 + 6 * config.spot_sigma_px[1])
+        ranges = config.imperfection_ranges
+        if ranges is not None:
+            # a beam off the centre brings far spots into the frame, distortions a little more
+            reach *= 1.1 * (1 + 2 * ranges.offset[1])
         largest = min(4.0, float(reach) * max(pixel for _, _, pixel in config.settings))
         # beyond this the Ewald sphere is too far even for the thinnest crystal at the highest voltage
         g = np.linspace(0.0, largest, 2001)
         s = excitation(g**2, max(config.voltages_kv))
-        seen = relrod_weight(s, config.thickness_nm[0], config.relrod) > _NO_BEAM
+        thinnest = (ranges and ranges.thickness_nm) or config.thickness_nm
+        tilt = 1e-3 * ranges.tilt_mrad[1] if ranges else 0.0
+        seen = relrod_weight(np.minimum(s + tilt * g, 0.0), thinnest[0], config.relrod) > _NO_BEAM
         return float(g[np.flatnonzero(seen)[-1]])
 
 
@@ -141,13 +171,8 @@ def plan_dataset(config: DatasetConfig) -> DatasetPlan:
     return plan
 
 
-def excitation(g_squared: np.ndarray, voltage_kv: float) -> np.ndarray:
-    """Return s_g [1/Å] of nodes of the zero-order Laue zone, ``-wavelength g^2 / 2``."""
-    return -0.5 * electron_wavelength(voltage_kv) * g_squared
-
-
 class ImageMaker:
-    """Makes images; keeps the beams of the last (structure, zone axis), which its images share.
+    """Makes images.
 
     Parameters
     ----------
@@ -161,28 +186,7 @@ class ImageMaker:
         self.levels = 2**config.bit_depth - 1
         #: Intensity that rounds to black; spots below it are left out.
         self.faintest = (0.5 / self.levels) ** (1 / config.gamma)
-        self._crystal: tuple[Any, Any] = (None, None)
-        self._beams: tuple[Any, Any] = (None, None)
-
-    def _zone_beams(self, structure: DatasetStructure, zone: Zone) -> tuple[np.ndarray, np.ndarray]:
-        """Return g_xy (n, 2) [1/Å] and |F|^2 (n,) of the zero-order Laue zone."""
-        if self._crystal[0] is not structure:
-            self._crystal = (structure, structure.crystal())
-        if self._beams[0] != (id(structure), zone):
-            try:
-                spots = simulate_kinematic(
-                    self._crystal[1],
-                    zone,
-                    g_max_inv_angstrom=self.plan.g_max,
-                    relrod="none",
-                    laue_zones=0,
-                    min_intensity=1e-12,
-                )
-                beams = spots.g_xy, spots.intensity
-            except ValueError:  # nothing within the field of view; n_spots says so in the manifest
-                beams = np.empty((0, 2)), np.empty(0)
-            self._beams = ((id(structure), zone), beams)
-        return self._beams[1]
+        self.beams = BeamMaker(config, plan.g_max)
 
     def make(self, number: int) -> tuple[np.ndarray, dict[str, Any]]:
         """Make an image.
@@ -195,33 +199,99 @@ class ImageMaker:
         Returns
         -------
         image : (size, size) ndarray of uint8 or uint16
-            Beam at ``(size - 1) / 2``, strongest diffracted beam white.
+            Without imperfections: beam at ``(size - 1) / 2``, strongest diffracted beam white.
         row : dict
-            Its row in the manifest, see `COLUMNS`.
+            Its row in the manifest, see `DatasetPlan.columns`.
         """
         config = self.plan.config
         structure, zone, setting = self.plan.place(number)
         kv, camera_length, pixel = config.settings[setting]
-        rng = np.random.default_rng(np.random.SeedSequence([config.seed, number]))
-        thickness, sigma, rotation = (
-            float(rng.uniform(*bounds))
-            for bounds in (config.thickness_nm, config.spot_sigma_px, config.rotation_deg)
-        )
-        g_xy, factor = self._zone_beams(structure, zone)
-        s = excitation((g_xy**2).sum(axis=1), kv)
-        intensity = factor * relrod_weight(s, thickness, config.relrod)
-        rc, height = self._visible(g_xy / pixel, intensity, sigma, np.radians(rotation))
-        image = self._draw(rc, height, sigma)
+        drawn = self._draw_parameters(number)
+        g_xy, intensity, direct_beam = self._beams(number, drawn)
+        if drawn.frame is None:
+            rc, height = self._visible(g_xy / pixel, intensity, drawn.sigma, np.radians(drawn.rotation))
+            image, extra = self._draw(rc, height, drawn.sigma, direct_beam), {}
+        else:
+            rc, image, extra = self._draw_frame(g_xy / pixel, intensity, direct_beam, drawn)
         file, index = self.plan.file(number)
         label = self.plan.class_index(number)
         inside = (np.abs(rc - beam_position(config.size)) <= config.size / 2).all(axis=1)
         row = dict(zip(COLUMNS, (
             number, file, index, "validation" if structure.validation else "train", self.plan.labels[label], label,
             structure.behaviour.number, structure.behaviour.name, " ".join(map(str, zone)), structure.identifier,
-            structure.formula, kv, "" if camera_length is None else camera_length, pixel, thickness, sigma, rotation,
-            int(inside.sum()), f"{config.seed}:{number}",
+            structure.formula, kv, "" if camera_length is None else camera_length, pixel, drawn.thickness, drawn.sigma,
+            drawn.rotation, int(inside.sum()), f"{config.seed}:{number}",
         ), strict=True))  # fmt: skip
-        return image, row
+        return image, row | extra
+
+    def _draw_parameters(self, number: int) -> _Drawn:
+        """Draw what the number of an image fixes."""
+        config = self.plan.config
+        rng = np.random.default_rng(np.random.SeedSequence([config.seed, number]))
+        thickness, sigma, rotation = (
+            float(rng.uniform(*bounds))
+            for bounds in (config.thickness_nm, config.spot_sigma_px, config.rotation_deg)
+        )
+        ranges = config.imperfection_ranges
+        if ranges is None:
+            return _Drawn(thickness, sigma, rotation)
+        thickness, tilt = draw_specimen(ranges, rng, thickness)
+        frame = draw_parameters(ranges, 1, rng)
+        frame = replace(frame, rotation_deg=frame.rotation_deg + rotation)
+        return _Drawn(thickness, sigma, float(frame.rotation_deg[0]), tilt, frame)
+
+    def _beams(self, number: int, drawn: _Drawn) -> tuple[np.ndarray, np.ndarray, float]:
+        """Return g_xy (n, 2) [1/Å], intensity (n,), and the direct beam over the strongest diffracted one."""
+        config = self.plan.config
+        structure, zone, setting = self.plan.place(number)
+        kv = config.settings[setting][0]
+        if config.engine == "kinematic":
+            g_xy, intensity = self.beams.kinematic(structure, zone, kv, drawn.thickness, drawn.tilt)
+            return g_xy, intensity, config.direct_beam
+        thicknesses, index = (drawn.thickness,), 0
+        if not any(drawn.tilt):
+            same = self._same_waves(number)
+            thicknesses = tuple(self._draw_parameters(other).thickness for other in same)
+            index = same.index(number)
+        return self.beams.dynamical(structure, zone, kv, thicknesses, index, drawn.tilt)
+
+    def _same_waves(self, number: int) -> range:
+        """Return the images that differ from one in thickness, camera length and drawn values alone."""
+        config = self.plan.config
+        per_voltage = config.repeats * (len(config.settings) // len(config.voltages_kv))
+        start = number - number % per_voltage
+        return range(start, start + per_voltage)
+
+    def _draw_frame(
+        self, xy: np.ndarray, intensity: np.ndarray, direct_beam: float, drawn: _Drawn
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        """Return (row, col) [px] of the spots, the image, and the further columns of the manifest."""
+        import torch
+
+        config, frame = self.plan.config, drawn.frame
+        strongest = intensity.max(initial=0.0)
+        seen = intensity > _FAINTEST * strongest
+        height = intensity[seen] / strongest if strongest > 0 else np.empty(0)
+        offset = np.stack([-xy[seen, 1], xy[seen, 0]], axis=1)
+        frames = draw_frames(
+            torch.as_tensor(offset, dtype=torch.float32)[None],
+            torch.as_tensor(height, dtype=torch.float32)[None],
+            torch.tensor([direct_beam], dtype=torch.float32),
+            frame,
+            config.size,
+            spot_sigma_px=drawn.sigma,
+        )
+        white = 255.0 if frame.eight_bit[0] else float(frame.dose[0]) or 1.0
+        relative = np.clip(frames.image[0].numpy() / np.float32(white), 0, 1) ** np.float32(config.gamma)
+        image = (relative * self.levels + 0.5).astype(np.uint8 if config.bit_depth == 8 else np.uint16)
+        beam = frames.beam_rc[0].tolist()
+        extra = dict(zip(_FRAME_COLUMNS, (*drawn.tilt, *beam, white), strict=True))
+        values = frame.row(0)
+        return (
+            frames.rc[0].numpy(),
+            image,
+            extra | {name: values[name] for name in values if name not in COLUMNS},
+        )
 
     def _visible(
         self, xy: np.ndarray, intensity: np.ndarray, sigma: float, turn: float
@@ -240,13 +310,16 @@ class ImageMaker:
         near = np.abs(rc).max(axis=1) <= reach
         return rc[near] + beam_position(size), height[near]
 
-    def _draw(self, rc: np.ndarray, height: np.ndarray, sigma: float) -> np.ndarray:
-        """Return the image. Exactly on the zone axis g and -g are equal, so half of it is drawn and turned by 180 degrees."""
+    def _draw(self, rc: np.ndarray, height: np.ndarray, sigma: float, direct_beam: float) -> np.ndarray:
+        """Return the image.
+
+        Single scattering exactly on the zone axis gives g and -g alike, so half of it is drawn and turned by 180 degrees.
+        """
         config = self.plan.config
         size, centre = config.size, beam_position(config.size)
-        half = (size + 1) // 2
+        half = (size + 1) // 2 if config.engine == "kinematic" else size
         rc = np.concatenate([rc, [(centre, centre)]])
-        height = np.concatenate([height, [config.direct_beam]])
+        height = np.concatenate([height, [direct_beam]])
         near = rc[:, 0] < half + np.sqrt(-2 * TAIL) * sigma
         rc, height = rc[near].astype(np.float32), height[near].astype(np.float32)
         image = render_gaussians(rc, height, sigma, (half, size))

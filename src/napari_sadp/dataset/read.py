@@ -23,6 +23,8 @@ _INTEGERS = {"number", "index", "class_index", "group", "n_spots"}
 _NUMBERS = {
     "voltage_kv", "camera_length_mm", "pixel_size_inv_angstrom", "thickness_nm", "spot_sigma_px", "rotation_deg",
 }  # fmt: skip
+#: Columns of imperfections that are neither numbers nor yes or no.
+_WORDS = {"stop"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,7 @@ class DatasetReader:
     description : dict
         Content of its ``dataset.json``.
     rows : tuple of dict
-        Its manifest, see `napari_sadp.dataset.images.COLUMNS`; numbers are numbers.
+        Its manifest, see `napari_sadp.dataset.images.DatasetPlan.columns`; numbers are numbers.
     """
 
     folder: Path
@@ -126,6 +128,7 @@ def open_dataset(folder: str | os.PathLike[str]) -> DatasetReader:
         groups, zones = tuple(config["groups"]), tuple(map(tuple, config["zones"]))
         theirs = description["scheme_version"], tuple(description["classes"])
         convention, n_images = description["image_convention"], description["n_images"]
+        columns = tuple(description["columns"])
     except FileNotFoundError:
         raise UnreadableFileError(f"{folder}: no data set, {DESCRIPTION} is missing") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -139,10 +142,10 @@ def open_dataset(folder: str | os.PathLike[str]) -> DatasetReader:
         raise UnreadableFileError(
             f"{folder}: made for image convention {convention!r}, expected {IMAGE_CONVENTION!r}; make it anew"
         )
-    return DatasetReader(folder, description, _read_manifest(folder / MANIFEST, n_images))
+    return DatasetReader(folder, description, _read_manifest(folder / MANIFEST, n_images, columns))
 
 
-def _read_manifest(path: Path, n_images: int) -> tuple[dict[str, Any], ...]:
+def _read_manifest(path: Path, n_images: int, columns: tuple[str, ...]) -> tuple[dict[str, Any], ...]:
     try:
         with open(path, encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
@@ -154,9 +157,9 @@ def _read_manifest(path: Path, n_images: int) -> tuple[dict[str, Any], ...]:
         ) from None
     except (OSError, ValueError, TypeError) as error:
         raise UnreadableFileError(f"{path}: damaged ({error})") from None
-    if names != COLUMNS or [row["number"] for row in rows] != list(range(n_images)):
+    if names != columns or [row.get("number") for row in rows] != list(range(n_images)):
         raise UnreadableFileError(
-            f"{path}: damaged, expected the {n_images} images in order, columns {', '.join(COLUMNS)}"
+            f"{path}: damaged, expected the {n_images} images in order, columns {', '.join(columns)}"
         )
     return rows
 
@@ -166,4 +169,7 @@ def _value(name: str, text: str) -> Any:
         return int(text)
     if name in _NUMBERS:
         return float(text) if text else None
-    return text
+    if name in COLUMNS or name in _WORDS:
+        return text
+    # a field of `FrameParameters`
+    return text == "True" if text in ("True", "False") else float(text)

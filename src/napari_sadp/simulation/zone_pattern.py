@@ -28,7 +28,7 @@ ENGINES: tuple[str, ...] = ("kinematic", "dynamical")
 #: |g| that the frame shows where nothing is said about its scale [1/Å].
 _REACH = 1.5
 #: |g| of the beams of the dynamical engine by default [1/Å]; its docstring says what that is good for.
-_DYNAMICAL_REACH = 2.0
+DYNAMICAL_REACH = 2.0
 #: Electron scattering factors are valid to here [1/Å].
 _LARGEST_G = 4.0
 
@@ -273,7 +273,7 @@ def zone_beams(
             zone,
             voltage_kv=settings.voltage_kv,
             thickness_nm=settings.thickness_nm,
-            g_max_inv_angstrom=settings.g_max_inv_angstrom or _DYNAMICAL_REACH,
+            g_max_inv_angstrom=settings.g_max_inv_angstrom or DYNAMICAL_REACH,
             tilt_mrad=settings.tilt_mrad,
         )
         return result.pattern(0), result.direct_ratio(0)

@@ -9,7 +9,7 @@ from napari_sadp.simulation.imperfections.frames import (
     draw_frames,
     simulate_imperfect,
 )
-from napari_sadp.simulation.imperfections.parameters import FrameParameters, draw_parameters
+from napari_sadp.simulation.imperfections.parameters import FrameParameters, draw_parameters, draw_specimen
 from napari_sadp.simulation.imperfections.ranges import PRESETS, Imperfections, choose_imperfections
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "degrade_pattern",
     "draw_frames",
     "draw_parameters",
+    "draw_specimen",
     "simulate_imperfect",
 ]

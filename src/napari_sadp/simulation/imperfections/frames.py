@@ -11,7 +11,7 @@ from napari_sadp._validate import check_range, check_zone_axis
 from napari_sadp.labels.spacegroups import zone_name
 from napari_sadp.pattern import DiffractionPattern
 from napari_sadp.simulation.imperfections import _camera, _optics
-from napari_sadp.simulation.imperfections.parameters import FrameParameters, draw_parameters
+from napari_sadp.simulation.imperfections.parameters import FrameParameters, draw_parameters, draw_specimen
 from napari_sadp.simulation.imperfections.ranges import Imperfections, choose_imperfections
 from napari_sadp.simulation.render import check_profile, spot_positions
 from napari_sadp.simulation.zone_pattern import PatternSettings, beams_in_frame, take_beams, zone_beams
@@ -217,7 +217,9 @@ def simulate_imperfect(
     settings = replace(settings or PatternSettings(), **changes)
     zone = check_zone_axis(zone)
     rng = np.random.default_rng([int(check_range("seed", seed, 0, 2**62)), 0x5AD])
-    settings = _drawn_settings(settings, spec, rng)
+    thickness, tilt = draw_specimen(spec, rng, settings.thickness_nm)
+    x, y = settings.tilt_mrad
+    settings = replace(settings, thickness_nm=thickness, tilt_mrad=(x + tilt[0], y + tilt[1]))
     parameters = draw_parameters(spec, 1, rng)
     turned = parameters.rotation_deg + settings.rotation_deg
     parameters = replace(parameters, rotation_deg=turned)
@@ -261,18 +263,6 @@ def simulate_imperfect(
         settings=settings,
         parameters=parameters.row(0),
     )
-
-
-def _drawn_settings(
-    settings: PatternSettings, spec: Imperfections, rng: np.random.Generator
-) -> PatternSettings:
-    """Draw thickness and tilt."""
-    share, tilt, angle = rng.random(), rng.uniform(*spec.tilt_mrad), rng.uniform(0, 2 * np.pi)
-    if spec.thickness_nm is not None:
-        low, high = spec.thickness_nm
-        settings = replace(settings, thickness_nm=float(low * (high / low) ** share))
-    x, y = settings.tilt_mrad
-    return replace(settings, tilt_mrad=(x + tilt * float(np.cos(angle)), y + tilt * float(np.sin(angle))))
 
 
 def degrade_pattern(

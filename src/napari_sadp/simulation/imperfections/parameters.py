@@ -211,3 +211,31 @@ def draw_parameters(imperfections: Imperfections, n: int, rng: np.random.Generat
         margin_white=chance(0.5),
         seed=rng.integers(2**62, size=n),
     )
+
+
+def draw_specimen(
+    imperfections: Imperfections, rng: np.random.Generator, thickness_nm: float
+) -> tuple[float, tuple[float, float]]:
+    """Draw the thickness and the tilt of one specimen.
+
+    Parameters
+    ----------
+    imperfections : Imperfections
+        Ranges.
+    rng : numpy.random.Generator
+        Random numbers, three of them.
+    thickness_nm : float
+        Thickness where the imperfections have none [nm].
+
+    Returns
+    -------
+    thickness_nm : float
+        [nm].
+    tilt_mrad : tuple of 2 float
+        Tilt of the incident beam towards x and y of the pattern [mrad].
+    """
+    share, tilt, angle = rng.random(), rng.uniform(*imperfections.tilt_mrad), rng.uniform(0, 2 * np.pi)
+    if imperfections.thickness_nm is not None:
+        low, high = imperfections.thickness_nm
+        thickness_nm = low * (high / low) ** share
+    return float(thickness_nm), (float(tilt * np.cos(angle)), float(tilt * np.sin(angle)))
