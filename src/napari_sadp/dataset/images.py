@@ -324,10 +324,13 @@ class ImageMaker:
         rc, height = rc[near].astype(np.float32), height[near].astype(np.float32)
         image = render_gaussians(rc, height, sigma, (half, size))
         np.clip(image, np.float32(1e-30), np.float32(1.0), out=image)
-        # x ** gamma; log and exp of float32 are several times faster than its power
-        np.log(image, out=image)
-        image *= np.float32(config.gamma)
-        np.exp(image, out=image)
+        if config.gamma == 0.5:
+            np.sqrt(image, out=image)
+        elif config.gamma != 1:
+            # x ** gamma; log and exp of float32 are several times faster than its power
+            np.log(image, out=image)
+            image *= np.float32(config.gamma)
+            np.exp(image, out=image)
         image *= np.float32(self.levels)
         image += np.float32(0.5)
         whole = np.empty((size, size), np.uint8 if config.bit_depth == 8 else np.uint16)
