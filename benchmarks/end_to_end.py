@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_sadp._atomic import atomic_write
-from napari_sadp.dataset.library import choose_crystals
+from napari_sadp.dataset.crystals import choose_crystals
 from napari_sadp.identify import NONE_LABEL, combine_results, identify_pattern
 from napari_sadp.labels.visible import visible_pattern
 from napari_sadp.models.predict import load_classifier

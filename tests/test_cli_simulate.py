@@ -167,6 +167,18 @@ def test_rotation_turns_anticlockwise(tmp_path, capsys, cif):
     np.testing.assert_allclose(turned, np.rot90(straight), atol=1e-4)
 
 
+@pytest.mark.parametrize("words", [("-1e-3", "0"), ("-1E-3", "-.0"), ("-0.001", "0.")])
+def test_negative_tilts_in_any_notation(tmp_path, capsys, words):
+    """argparse takes -1e-3 for an option, up to Python 3.13."""
+    plain, tilted = (
+        simulate(capsys, "Si", "--zone", 0, 1, 1, "--tilt-mrad", *tilt, "-o", tmp_path / f"{k}.hspy")
+        for k, tilt in enumerate([(0, 0), words])
+    )
+    assert plain["n_spots"] == tilted["n_spots"]
+    s = [read_spots(made["spots"])["excitation_error_inv_angstrom"] for made in (plain, tilted)]
+    assert 0 < np.abs(s[0] - s[1]).max() < 1e-5
+
+
 def test_words_for_people(tmp_path, capsys):
     out = tmp_path / "al.png"
     assert main(["simulate", "Al:225", "--zone", "0", "0", "1", "-o", str(out)]) == 0

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from napari_sadp._atomic import atomic_path
-from napari_sadp.dataset.library import build_library, choose_crystals
+from napari_sadp.dataset.crystals import choose_crystals
+from napari_sadp.dataset.library import build_library
 from napari_sadp.labels.scheme import build_scheme
 
 TARGET = Path(__file__).resolve().parents[1] / "src" / "napari_sadp" / "data" / "visible_classes.npz"

@@ -17,6 +17,7 @@ _PUBLIC = {
     "PatternResult": "identify",
     "SpotLattice": "geometry.results",
     "analyse_pattern": "geometry.analyse",
+    "beam_frames": "simulation.frames",
     "build_scheme": "labels.scheme",
     "combine_results": "identify",
     "combine_signals": "signals.combine",
@@ -26,15 +27,21 @@ _PUBLIC = {
     "load_classifier": "models.predict",
     "load_crystal": "io.cif",
     "load_structure": "io.structures",
+    "random_frames": "simulation.frames",
     "read_patterns": "io.rosetta",
     "read_stacks": "io.rosetta",
     "render_pattern": "simulation.render",
     "search_catalogue": "simulation.catalogue",
+    "simulate_bloch": "simulation.bloch",
+    "simulate_images": "simulation.orientations",
+    "simulate_imperfect": "simulation.imperfections",
     "simulate_kinematic": "simulation.kinematic",
+    "simulate_orientations": "simulation.orientations",
     "simulate_pattern": "simulation.zone_pattern",
     "simulated_signal": "signals.simulate",
     "to_training_image": "geometry.convention",
     "write_patterns": "io.write",
+    "zone_frame": "simulation.frames",
 }
 
 __all__ = [
@@ -45,6 +52,7 @@ __all__ = [
     "SpotLattice",
     "__version__",
     "analyse_pattern",
+    "beam_frames",
     "build_scheme",
     "combine_results",
     "combine_signals",
@@ -54,15 +62,21 @@ __all__ = [
     "load_classifier",
     "load_crystal",
     "load_structure",
+    "random_frames",
     "read_patterns",
     "read_stacks",
     "render_pattern",
     "search_catalogue",
+    "simulate_bloch",
+    "simulate_images",
+    "simulate_imperfect",
     "simulate_kinematic",
+    "simulate_orientations",
     "simulate_pattern",
     "simulated_signal",
     "to_training_image",
     "write_patterns",
+    "zone_frame",
 ]
 
 if TYPE_CHECKING:
@@ -79,9 +93,13 @@ if TYPE_CHECKING:
     from napari_sadp.pattern import DiffractionPattern
     from napari_sadp.signals.combine import combine_signals
     from napari_sadp.signals.simulate import simulated_signal
+    from napari_sadp.simulation.bloch import simulate_bloch
     from napari_sadp.simulation.catalogue import find_structure, load_catalogue, search_catalogue
     from napari_sadp.simulation.crystal import Crystal
+    from napari_sadp.simulation.frames import beam_frames, random_frames, zone_frame
+    from napari_sadp.simulation.imperfections import simulate_imperfect
     from napari_sadp.simulation.kinematic import simulate_kinematic
+    from napari_sadp.simulation.orientations import simulate_images, simulate_orientations
     from napari_sadp.simulation.render import render_pattern
     from napari_sadp.simulation.zone_pattern import simulate_pattern
 

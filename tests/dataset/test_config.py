@@ -14,8 +14,8 @@ from napari_sadp.dataset.config import (
     load_config,
     shipped_configs,
 )
+from napari_sadp.dataset.crystals import is_validation
 from napari_sadp.dataset.images import plan_dataset
-from napari_sadp.dataset.library import is_validation
 from napari_sadp.labels.spacegroups import ARTICLE_GROUPS, CUBIC_ZONE_AXES
 
 

@@ -3,16 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_sadp.dataset.library import (
-    FIELD_RADIUS,
-    build_library,
-    choose_crystals,
-    decorate,
-    is_validation,
-)
-from napari_sadp.labels.scheme import build_scheme
+from napari_sadp.dataset.crystals import choose_crystals, decorate, is_validation
+from napari_sadp.dataset.library import FIELD_RADIUS, build_library, load_library
+from napari_sadp.errors import UnreadableFileError
+from napari_sadp.labels.lattice2d import gauss_reduce, planar_basis
+from napari_sadp.labels.scheme import build_scheme, disc_nodes
+from napari_sadp.labels.visible import deciding_spots, visible_pattern
 from napari_sadp.simulation.catalogue import find_structure, load_catalogue
-from napari_sadp.simulation.kinematic import structure_factors
+from napari_sadp.simulation.scattering import structure_factors
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +100,65 @@ def test_progress_can_stop_the_work(scheme):
 
     with pytest.raises(KeyboardInterrupt):
         build_library([("225", find_structure("Al", 225).crystal())], scheme, progress=stop)
+
+
+@pytest.mark.parametrize(
+    ("formula", "group"), [("FeCo", 221), ("Fe3O4", 227), ("Al2Mo3C", 213), ("Si", 227), ("GaAs", 216)]
+)
+def test_the_pattern_stays_while_what_decides_is_seen(scheme, formula, group):
+    crystal = find_structure(formula, group).crystal()
+    rng = np.random.default_rng(0)
+    same, hidden = [], []
+    for zone in scheme.zones:
+        plane = gauss_reduce(planar_basis(zone), np.eye(3, dtype=int))
+        metric = plane @ plane.T
+        nodes = disc_nodes((metric[0, 0], metric[0, 1], metric[1, 1]), 6.0)
+        nodes = nodes[np.any(nodes != 0, axis=1)]
+        intensity = np.abs(structure_factors(crystal, nodes @ plane)) ** 2
+        keep = intensity > 1e-3 * intensity.max()
+        nodes, intensity = nodes[keep], intensity[keep] / intensity.max()
+        seen = visible_pattern(nodes, intensity > 0, metric, scheme)
+        if seen is None or seen.class_index is None:
+            continue
+        sets = deciding_spots(nodes, seen, metric, scheme)
+        for _ in range(10):
+            # other intensities, the same for Friedel pairs, and a noise just below the weakest spot that decides
+            changed = intensity * np.exp(0.7 * np.cos(nodes @ rng.normal(size=2) * 9))
+            level = min(changed[mask].max() for mask in sets)
+            found = visible_pattern(nodes, changed > 0.999 * level, metric, scheme)
+            same.append((found is not None) and found.class_index == seen.class_index)
+        for mask in sets:
+            found = visible_pattern(nodes, ~mask, metric, scheme)
+            as_before = found is not None and np.array_equal(found.basis, seen.basis)
+            hidden.append(not as_before or found.class_index != seen.class_index)
+    assert len(same) > 60
+    assert all(same)
+    # a set that does not decide after all only keeps the noise lower than need be
+    assert np.mean(hidden) > 0.9
+
+
+def test_dynamical_rows_see_what_multiple_scattering_fills(scheme):
+    silicon = [("227a", find_structure("Si", 227).crystal())]
+    library = build_library(silicon, scheme, dynamical_nm=(30.0, 60.0))
+    waves = library.thickness_nm > 0
+    assert library.thickness_nm[waves].min() >= 30
+    assert library.thickness_nm.max() <= 60
+    # the forbidden 200 on [011]: 227a looks like a plain face-centred lattice there, and nowhere without that
+    on_011 = library.symmetry_label == scheme.index_of["227a", (0, 1, 1)]
+    plain = scheme.index_of["225", (0, 1, 1)]
+    assert set(library.label[on_011 & ~waves]) == {scheme.index_of["227a", (0, 1, 1)]}
+    assert set(library.label[on_011 & waves]) == {plain}
+    on_001 = library.symmetry_label == scheme.index_of["227a", (0, 0, 1)]
+    assert len(set(library.label[on_001])) == 1
+
+
+def test_file_round_trip_and_damage(aluminium, tmp_path):
+    path = tmp_path / "spots.npz"
+    assert load_library(path, "a") is None
+    aluminium.save(path, "a")
+    again = load_library(path, "a")
+    assert all(np.array_equal(value, getattr(again, name)) for name, value in vars(aluminium).items())
+    assert load_library(path, "b") is None
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UnreadableFileError, match="damaged"):
+        load_library(path, "a")

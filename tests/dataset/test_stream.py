@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from napari_sadp.dataset.library import build_library
-from napari_sadp.dataset.stream import Imperfections, PatternStream
+from napari_sadp.dataset.stream import AlignedImperfections, PatternStream
 from napari_sadp.geometry.convention import beam_position, g1_length, normalise_image
 from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.simulation.catalogue import find_structure
 from napari_sadp.simulation.render import render_gaussians
 
-PERFECT = Imperfections(
+PERFECT = AlignedImperfections(
     sigma_g1=(0.12, 0.12), gamma=(0.35, 0.35), b_iso=(0.0, 0.0), excitation=(1e3, 1e3), tilt_mrad=0.0,
     compression=(1.0, 1.0), scatter=0.0, angle_deg=0.0, scale=0.0, shift_g1=0.0, noise=(1e-9, 1e-9),
-    background=0.0, beam_stop=0.0, field=0.0,
+    background=0.0, beam_stop=0.0, field=0.0, steps=0.0,
 )  # fmt: skip
 
 
@@ -71,7 +71,46 @@ def test_classes_are_drawn_alike(library):
     assert counts[present] == pytest.approx(3000 / len(present), rel=0.4)
 
 
-def test_noise_hides_what_is_below_the_threshold(library):
-    noisy = replace(PERFECT, noise=(0.5, 0.5))
-    clean, dirty = (make(library, imperfections=i).render(torch.arange(10)) for i in (PERFECT, noisy))
-    assert float((dirty > 0.05).float().mean()) > float((clean > 0.05).float().mean())
+def test_noise_stays_below_the_spots_that_decide(library):
+    rows = torch.arange(len(library))
+    stream = make(library, imperfections=PERFECT)
+    level = stream._deciding(rows, stream.intensity)
+    for row in range(0, len(library), 5):
+        bits, height = library.evidence[row], library.intensity[row]
+        expected = min(height[(bits >> c) & 1 == 1].max() for c in range(library.n_deciding[row]))
+        assert float(level[row]) == pytest.approx(float(expected), rel=1e-6)
+    assert float(level.min()) > 1e-4
+    # an image of nothing: what comes back is the noise
+    noisy = make(library, imperfections=replace(PERFECT, noise=(0.2, 0.2)))
+    rest = noisy._expose(torch.zeros(len(rows), 96, 96), level)
+    ratio = rest.std(dim=(1, 2)) / (0.2 * level).clip(max=0.1)
+    assert ratio.numpy() == pytest.approx(np.ones(len(rows)), rel=0.1)
+
+
+def test_steps_keep_the_spots_that_decide(library):
+    rows = torch.arange(len(library))
+    stream = make(library, imperfections=replace(PERFECT, steps=1.0))
+    level = stream._deciding(rows, stream.intensity)
+    image = stream._expose(level[:, None, None].expand(-1, 96, 96).clone(), level)
+    assert (image > 0.5 * level[:, None, None]).all()
+
+
+def test_covers_leave_something_that_decides(library):
+    hidden = make(library, imperfections=replace(PERFECT, beam_stop=1.0, field=1.0), seed=1)
+    rows = torch.arange(len(library)).repeat(4)
+    images = hidden.render(rows)[:, 0]
+    clean = make(library, imperfections=PERFECT, seed=1).render(rows)[:, 0]
+    covered = ((images == 0) & (clean > 0.05)).flatten(1).any(1)
+    assert 0.5 < float(covered.float().mean()) < 1.0
+    # something of the pattern is always left, on more than one line
+    assert float(images.flatten(1).gt(0.2).sum(1).min()) > 20
+
+
+def test_dynamical_rows_are_left_as_they_are():
+    silicon = [("227a", find_structure("Si", 227).crystal())]
+    library = build_library(silicon, build_scheme(), dynamical_nm=(20.0, 40.0))
+    stream = make(library, imperfections=AlignedImperfections(scatter=0.0))
+    height = stream._intensities(torch.arange(len(library))).numpy()
+    waves = library.thickness_nm > 0
+    assert np.allclose(height[waves], library.intensity[waves], atol=1e-6)
+    assert not np.allclose(height[~waves], library.intensity[~waves], atol=1e-2)

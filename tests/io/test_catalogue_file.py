@@ -13,9 +13,8 @@ from napari_sadp.errors import StructureError
 from napari_sadp.io.catalogue_file import build_catalogue, catalogue_entry, write_catalogue
 from napari_sadp.io.cif import load_crystal
 from napari_sadp.labels.spacegroups import behaviour_of_wyckoff
-from napari_sadp.simulation.catalogue import composition, load_catalogue
-from napari_sadp.simulation.crystal import DEFAULT_B_ISO
-from napari_sadp.simulation.kinematic import structure_factors
+from napari_sadp.simulation.catalogue import CATALOGUE_VARIABLE, composition, find_source, load_catalogue
+from napari_sadp.simulation.scattering import structure_factors
 
 CIFS = SHARED / "structures" / "cif"
 needs_cifs = pytest.mark.skipif(
@@ -34,10 +33,6 @@ def powder(crystal, g_max=0.9):
     return np.histogram(g, bins=np.linspace(0, g_max, 40), weights=factor)[0]
 
 
-def with_default_b(crystal):
-    return replace(crystal, b_iso=np.full(crystal.n_atoms, DEFAULT_B_ISO))
-
-
 @needs_cifs
 @pytest.mark.parametrize("index", range(0, 278, 23))
 def test_entries_scatter_as_their_cif(tmp_path, index):
@@ -49,7 +44,7 @@ def test_entries_scatter_as_their_cif(tmp_path, index):
     assert entry.space_group == int(path.name.split("_")[0])
     assert entry.crystal().n_atoms == crystal.n_atoms
     # bins of lengths: cells of rounded numbers may move a reflection over an edge, so compare running sums
-    first, second = (np.cumsum(powder(with_default_b(c))) for c in (crystal, entry.crystal()))
+    first, second = (np.cumsum(powder(c)) for c in (crystal, entry.crystal()))
     assert np.abs(first - second).max() < 0.02 * first[-1]
     assert second[-1] == pytest.approx(first[-1], rel=2e-3)
 
@@ -112,6 +107,48 @@ def test_shared_sites_keep_their_occupancies(tmp_path):
     assert entry["formula"] == "CuAu3"
     assert entry["n_atoms"] == 4
     assert entry["sites"] == [[[["Au", 0.75], ["Cu", 0.25]], 4, "a", [0.0, 0.0, 0.0]]]
+
+
+ANISO = """loop_
+_atom_site_aniso_label
+""" + "".join(f"_atom_site_aniso_U_{ij}\n" for ij in ("11", "22", "33", "12", "13", "23"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "primitive"),
+    [
+        ("B_iso_or_equiv", False),
+        ("U_iso_or_equiv", False),
+        ("aniso", False),  # not in oblique axes, where an isotropic tensor has off-diagonal terms
+        ("B_iso_or_equiv", True),
+        ("U_iso_or_equiv", True),
+    ],
+)
+def test_displacements_of_ones_own_cif_are_kept(tmp_path, monkeypatch, kind, primitive):
+    """From the file through the catalogue to the crystal; each fluorine of the primitive cell a little different."""
+    cell, group = (
+        ("3.863 3.863 3.863 60 60 60", "P 1") if primitive else ("5.463 5.463 5.463 90 90 90", "F m -3 m")
+    )
+    sites = [("Ca1", "Ca", 0.0, 0.31), ("F1", "F", 0.25, 0.82)] + [("F2", "F", 0.75, 0.84)] * primitive
+    to_u = 8 * np.pi**2
+    scale = 1.0 if kind == "B_iso_or_equiv" else 1 / to_u
+    given = "" if kind == "aniso" else "{:.8f}"
+    rows = [f"{label} {e} {x} {x} {x} {given.format(b * scale)}" for label, e, x, b in sites]
+    text = write_cif(tmp_path / "own.cif", tuple(rows), cell=cell, group=group).read_text()
+    if kind == "aniso":
+        u = [f"{label} {' '.join([f'{b / to_u:.8f}'] * 3)} 0 0 0" for label, _, _, b in sites]
+        text = text.replace("_atom_site_B_iso_or_equiv\n", "") + ANISO + "\n".join(u) + "\n"
+    else:
+        text = text.replace("B_iso_or_equiv", kind)
+    (tmp_path / "own.cif").write_text(text)
+    [(_, entry)] = build_catalogue(tmp_path)
+    write_catalogue(tmp_path / "own.json.gz", [entry])
+    monkeypatch.setenv(CATALOGUE_VARIABLE, str(tmp_path / "own.json.gz"))
+    crystal = find_source("own").crystal()
+    expected = {"Ca": 0.31, "F": 0.83 if primitive else 0.82}
+    assert crystal.space_group == 225
+    assert crystal.n_atoms == 12
+    assert crystal.b_iso == pytest.approx([expected[e] for e in crystal.elements], abs=2e-4)
 
 
 def test_folders_without_cifs_are_named(tmp_path):

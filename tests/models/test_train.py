@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -8,9 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from napari_sadp.dataset.build import build_dataset
+from napari_sadp.dataset.config import DatasetConfig
+from napari_sadp.dataset.disk_stream import DiskStream
+from napari_sadp.dataset.read import open_dataset
 from napari_sadp.errors import CheckpointError
 from napari_sadp.models import train as trainer
-from napari_sadp.models.train import TrainConfig, train
+from napari_sadp.models.recipe import TrainConfig, load_recipe, shipped_recipes
+from napari_sadp.models.resnet import build_resnet, load_imagenet
+from napari_sadp.models.train import train
 from napari_sadp.models.weights import load_weights
 
 SMALL = {
@@ -19,6 +26,7 @@ SMALL = {
     "crystals_per_behaviour": 1,
     "batch_size": 8,
     "validation_samples": 40,
+    "dynamical_nm": None,
 }
 
 
@@ -37,13 +45,34 @@ def test_a_run_ends_with_weights_that_load(finished):
     last = steps[-1]
     assert last.stage == "done"
     assert last.samples == 32
-    assert [s.stage for s in steps][:2] == ["crystals to train", "crystals to validate"]
+    stages = list(dict.fromkeys(s.stage for s in steps))
+    assert stages == ["crystals to train", "crystals to validate", "train", "validate", "done"]
     network, card, scheme = load_weights(last.weights)
     assert card.recipe["seed"] == 0
     assert 0 <= card.metrics["accuracy_visible_class"] <= 1
     assert card.metrics["validation_patterns"] == 40
     assert len(scheme) == network.fc.out_features
     assert (folder / "metrics.csv").read_text().startswith("samples,seconds,loss,accuracy")
+
+
+def test_a_run_starts_from_the_weights_of_another(finished, tmp_path):
+    weights = finished[1][-1].weights
+    folder = tmp_path / "next"
+    run = train(config(initial=str(weights), dynamical_nm=(10.0, 20.0), crystals_per_behaviour=1), folder)
+    for step in run:
+        if step.stage == "train":
+            break
+    run.close()
+    assert (folder / "spots_training.npz").stat().st_size > 1000
+    with pytest.raises(CheckpointError, match="expected resnet18 for the"):
+        list(train(config(initial=str(weights), groups=(221, 225)), tmp_path / "other"))
+    # the library is taken from the folder when the run goes on
+    stages = [
+        step.stage
+        for step in train(config(initial=str(weights), dynamical_nm=(10.0, 20.0)), folder, resume=True)
+    ]
+    assert stages.count("crystals to train") == 1
+    assert stages[-1] == "done"
 
 
 def test_same_seed_same_weights(finished, tmp_path):
@@ -93,6 +122,13 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         ({"minutes": 0}, "minutes"),
         ({"batch_size": 1}, "batch_size"),
         ({"learning_rate": -1}, "learning_rate"),
+        ({"optimiser": "magic"}, "optimiser is 'magic', expected one of 'adamw', 'sgd'"),
+        ({"schedule": "magic"}, "schedule is 'magic'"),
+        ({"dynamical_nm": (50, 5)}, "dynamical_nm"),
+        ({"samples": 0}, "samples"),
+        ({"parts": 3}, "parts is 3, expected a divisor of batch_size 8"),
+        ({"parts": 8}, "parts is 8"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
     ],
 )
 def test_wrong_settings_are_named(change, match):
@@ -103,7 +139,7 @@ def test_wrong_settings_are_named(change, match):
 @pytest.mark.slow
 def test_a_killed_run_goes_on(tmp_path):
     code = (
-        "from napari_sadp.models.train import TrainConfig, train\n"
+        "from napari_sadp.models.recipe import TrainConfig\nfrom napari_sadp.models.train import train\n"
         f"config = TrainConfig(**{SMALL!r}, samples=100000, device='cpu', name='tiny', checkpoint_minutes=0.001)\n"
         f"for step in train(config, {str(tmp_path)!r}): pass\n"
     )
@@ -118,3 +154,151 @@ def test_a_killed_run_goes_on(tmp_path):
     resumed = next(train(config(samples=100000), tmp_path, resume=True))
     assert resumed.samples > 0
     assert resumed.samples % 8 == 0
+
+
+def test_shipped_recipes():
+    assert shipped_recipes() == ("article", "default")
+    article = load_recipe("article")
+    # 25 epochs of 68 480 images, a tenth of the rate every 7
+    assert (article.samples, article.step_samples) == (25 * 68_480, 7 * 68_480)
+    assert (article.optimiser, article.learning_rate, article.momentum) == ("sgd", 1e-3, 0.9)
+    assert (article.size, article.architecture, article.initial) == (224, "resnet101", "imagenet")
+    assert load_recipe("default", seed=3) == TrainConfig(seed=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[network]\nsize = 8", "size is 8"),
+        ("[network]\ncolour = 8", "key in section .network. is 'colour'"),
+        ("[networks]\nsize = 96", "section of the recipe is 'networks'"),
+        ("network = 3", "expected a section"),
+        ("[network", "not TOML"),
+        ("[schedule]\nlearning_rate = 'fast'", "learning_rate is 'fast'"),
+    ],
+)
+def test_wrong_recipes_are_named(tmp_path, text, message):
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_recipe(tmp_path / "a.toml")
+    with pytest.raises(ValueError, match=r"nowhere\.toml.*article, default"):
+        load_recipe("nowhere.toml")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "set"
+    data = DatasetConfig(
+        groups=(225, 229), per_group=2, max_atoms=8, validation_share=0.4, size=48, format="shards",
+        pixel_sizes_inv_angstrom=(0.04,),
+    )  # fmt: skip
+    *_, last = build_dataset(data, folder)
+    assert last.done == last.total
+    return folder
+
+
+def test_the_recipe_of_the_article_on_a_small_data_set(images, tmp_path):
+    changes = {
+        "source": str(images), "size": 40, "samples": 48, "step_samples": 16, "batch_size": 8, "initial": "",
+        "architecture": "resnet18", "groups": (225, 229), "device": "cpu",
+    }  # fmt: skip
+    run = train(load_recipe("article", **changes), tmp_path)
+    for step in run:
+        if step.samples >= 16:
+            break
+    run.close()
+    *_, last = train(load_recipe("article", **changes), tmp_path, resume=True)
+    _, card, _ = load_weights(last.weights)
+    assert card.conversion == "article"
+    assert card.size == 40
+    assert card.metrics["ceiling_symmetry_class"] == 1.0
+    with pytest.raises(ValueError, match="expected the 60"):
+        list(train(load_recipe("article", **(changes | {"groups": TrainConfig().groups})), tmp_path / "b"))
+
+
+def test_a_disk_stream_shows_every_image_once_in_an_epoch(images):
+    reader = open_dataset(images)
+    stream = DiskStream(reader, "train", size=40, seed=1)
+    rows = torch.cat([stream.draw(8)[2] for _ in range(2 * len(stream) // 8)])
+    one, two = rows[: len(stream)], rows[len(stream) : 2 * len(stream)]
+    assert sorted(one.tolist()) == sorted(two.tolist()) == reader.splits["train"].tolist()
+    assert one.tolist() != two.tolist()
+    # a run that goes on sees what it would have seen
+    later = DiskStream(reader, "train", size=40, seed=1)
+    later.seek(len(stream))
+    assert later.draw(8)[2].tolist() == two[:8].tolist()
+    crops, labels, rows = DiskStream(reader, "validation", size=40).draw(4)
+    middle = reader[int(rows[0])][0][4:44, 4:44]
+    assert torch.equal(crops[0, 0], torch.from_numpy(middle.copy()))
+    assert labels.tolist() == reader.labels[rows.numpy()].tolist()
+    with pytest.raises(ValueError, match="size is 64, expected at most that of the images, 48 px"):
+        DiskStream(reader, "train", size=64)
+
+
+def test_imagenet_weights_without_a_network_say_what_to_do(monkeypatch, tmp_path):
+    def offline(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"cannot download .*resnet18.*copy it to"):
+        load_imagenet(build_resnet("resnet18", 5), "resnet18")
+
+
+def test_imagenet_weights_see_grey_images_as_they_were(monkeypatch):
+    import torchvision.models as tvm
+
+    torch.manual_seed(0)
+    coloured = tvm.resnet18().eval()
+    monkeypatch.setattr(tvm.ResNet18_Weights, "get_state_dict", lambda *_, **__: coloured.state_dict())
+    network = build_resnet("resnet18", 5).eval()
+    head = network.fc.weight.clone()
+    load_imagenet(network, "resnet18")
+    grey = torch.rand(1, 1, 64, 64)
+    coloured.fc = network.fc
+    with torch.inference_mode():
+        assert torch.allclose(network(grey), coloured(grey.expand(-1, 3, -1, -1)), atol=1e-4)
+    assert torch.equal(network.fc.weight, head)
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(tmp_path):
+    options = [
+        "--groups", "225,229", "--size", "32", "--crystals", "1", "--batch-size", "8", "--parts", "2", "--samples", "32",
+        "--name", "tiny", "--device", "cpu", "--recipe", str(tmp_path / "small.toml"),
+    ]  # fmt: skip
+    # Adam would magnify the rounding of gradients that are nearly zero
+    recipe = "[data]\nvalidation_samples = 40\ndynamical_nm = [20, 20]\n[schedule]\noptimiser = 'sgd'\nlearning_rate = 0.01\n"
+    (tmp_path / "small.toml").write_text(recipe)
+    weights = []
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for count in (1, 2):
+        folder = tmp_path / f"run{count}"
+        launch = (
+            ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
+        )
+        done = subprocess.run(
+            [sys.executable, *launch, "-m", "napari_sadp.cli", "train", "--out", str(folder), *options],
+            capture_output=True, text=True, env=environment, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("weights:") == 1
+        weights.append(load_file(folder / "checkpoint.safetensors"))
+    one, two = weights
+    assert one.keys() == two.keys()
+    # sums in another order
+    numbers = [k for k in one if one[k].is_floating_point()]
+    assert all(torch.allclose(one[k], two[k], atol=1e-4, rtol=1e-3) for k in numbers)
+    torch.manual_seed(0)
+    start = build_resnet("resnet18", 60)
+    moved = one["network.layer4.1.conv2.weight"] - start.state_dict()["layer4.1.conv2.weight"]
+    assert float(moved.abs().max()) > 1e-3
+
+
+def test_parts_that_processes_cannot_share_are_refused(monkeypatch, tmp_path):
+    from napari_sadp.models import run
+    from napari_sadp.models.workers import Workers
+
+    monkeypatch.setattr(run, "join_workers", lambda device: (Workers(0, 2), device))
+    with pytest.raises(ValueError, match="parts is 1, expected a multiple of the 2 processes"):
+        next(train(config(), tmp_path))

@@ -72,3 +72,21 @@ def test_wrong_arguments_are_named(silicon):
         simulated_signal(silicon, [(0, 0, 0)])
     with pytest.raises(ValueError, match="engine is 'exact'"):
         simulated_signal(silicon, [(0, 0, 1)], engine="exact")
+
+
+def test_imperfect_frames_differ_and_say_what_is_wrong(tmp_path):
+    crystal = find_structure("Al", 225).crystal()
+    options = {"size": 96, "pixel_size_inv_angstrom": 0.02, "imperfections": "medium"}
+    signal = simulated_signal(crystal, [(0, 0, 1)] * 3, seed=4, **options)
+    again = simulated_signal(crystal, [(0, 0, 1)] * 2, seed=5, **options)
+    assert signal.data.shape == (3, 96, 96)
+    assert not np.array_equal(signal.data[0], signal.data[1])
+    assert np.array_equal(signal.data[1], again.data[0])
+    about = signal.metadata.Sadp.as_dictionary()
+    assert len(about["beam_rc"]) == 3
+    assert about["beam_rc"][0] != about["beam_rc"][1]
+    assert about["imperfections"]["frame 2"]["dose"] > 0
+    signal.save(tmp_path / "a.hspy")
+    import hyperspy.api as hs
+
+    assert hs.load(tmp_path / "a.hspy").metadata.Sadp.as_dictionary()["beam_rc"] == about["beam_rc"]

@@ -16,6 +16,7 @@ from napari_sadp.simulation.catalogue import (
     load_catalogue,
     search_catalogue,
 )
+from napari_sadp.simulation.crystal import DEFAULT_B_ISO
 
 
 def test_every_entry_names_source_and_licence():
@@ -72,6 +73,15 @@ def test_ones_own_is_merged(tmp_path, monkeypatch):
     assert load_catalogue() == package
 
 
+def test_displacements_are_kept_where_they_are_given(tmp_path):
+    sites = [[[["Po", 0.5, 1.7], ["At", 0.5]], 1, "a", [0.0, 0.0, 0.0]]]
+    crystal = load_catalogue(write_own(tmp_path / "own.json.gz", mine(sites=sites)))[-1].crystal()
+    assert dict(zip(crystal.elements, crystal.b_iso.tolist(), strict=True)) == {
+        "Po": 1.7,
+        "At": DEFAULT_B_ISO,
+    }
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"text", gzip.compress(b"{"), gzip.compress(b"[{}]"), gzip.compress(b"[1]"), gzip.compress(b"[]")[:-4]]
@@ -100,6 +110,14 @@ def test_searches_agree_with_the_list():
         if e.space_group == 221 and {"Ti", "O"} <= {s for site in e.sites for s, _ in site[0]}
     )
     assert {e.behaviour.name for e in search_catalogue(behaviour="227b")} == {"227b"}
+    assert (
+        search_catalogue(space_group="Fd-3m")
+        == search_catalogue(space_group=227)
+        == search_catalogue(space_group="227")
+    )
+    for wrong in ("Xx-3m", "231", 0, ""):
+        with pytest.raises(ValueError, match="space group is"):
+            search_catalogue(space_group=wrong)
     keys = [entry.key for entry in catalogue]
     assert all(find_source(key).key == key for key in keys[::97])
 

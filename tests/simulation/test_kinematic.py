@@ -10,14 +10,13 @@ from napari_sadp._units import electron_wavelength
 from napari_sadp.labels.spacegroups import CUBIC_ZONE_AXES, behaviours, is_allowed
 from napari_sadp.simulation.catalogue import find_structure
 from napari_sadp.simulation.crystal import Crystal
+from napari_sadp.simulation.frames import zone_frame
 from napari_sadp.simulation.kinematic import (
     excitation_error,
     relrod_weight,
     simulate_kinematic,
-    structure_factors,
-    zone_frame,
 )
-from napari_sadp.simulation.scattering import electron_scattering_factor
+from napari_sadp.simulation.scattering import electron_scattering_factor, structure_factors
 
 HKL = np.array(
     [(h, k, l) for h in range(-4, 5) for k in range(-4, 5) for l in range(-4, 5) if (h, k, l) != (0, 0, 0)]
@@ -188,6 +187,12 @@ def test_tilt_moves_the_laue_circle(silicon):
         ({"thickness_nm": 0}, "thickness_nm"),
         ({"g_max_inv_angstrom": 0.01}, "nothing of Si diffracts"),
         ({"laue_zones": -1}, "laue_zones"),
+        ({"voltage_kv": -200}, "voltage_kv is -200"),
+        ({"min_intensity": -1}, "min_intensity"),
+        ({"relrod": "box"}, "relrod is 'box'"),
+        ({"tilt_mrad": (1, 2, 3)}, "tilt_mrad"),
+        ({"tilt_mrad": (0, float("nan"))}, "tilt_mrad"),
+        ({"tilt_mrad": (0, 900)}, "tilt_mrad"),
     ],
 )
 def test_wrong_parameters_are_named(silicon, arguments, match):

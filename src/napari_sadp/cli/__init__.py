@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from napari_sadp import __version__
 from napari_sadp.cli import _catalogue, _classes, _dataset, _identify, _simulate, _train
-from napari_sadp.cli._common import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, EXIT_USAGE
+from napari_sadp.cli._common import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, EXIT_USAGE, plain_numbers
 from napari_sadp.errors import SadpError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status.
     """
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(plain_numbers(sys.argv[1:] if arguments is None else arguments))
     try:
         status = options.run(options)
         sys.stdout.flush()

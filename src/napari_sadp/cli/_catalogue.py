@@ -26,7 +26,9 @@ def add_command(commands: Any) -> None:
         epilog="Exit status: 0 something was found or built, 1 nothing was, 2 wrong usage.",
     )
     command.add_argument("--formula", help="formula; the order of the elements does not matter")
-    command.add_argument("--group", type=int, metavar="N", help="space-group number")
+    command.add_argument(
+        "--group", metavar="GROUP", help="space group: number or symbol, such as 227 or Fd-3m"
+    )
     command.add_argument(
         "--behaviour", metavar="NAME",
         help="extinction behaviour: the group, for 227 with the occupied positions (227a, 227b, 227g)",

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
+from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 EXIT_OK, EXIT_UNUSABLE, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -22,6 +28,15 @@ def group_list(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: expected space-group numbers such as 221,225") from None
+
+
+def plain_numbers(words: Iterable[str]) -> list[str]:
+    """Return words in which negative numbers such as ``-1e-3`` are ``-0.001``.
+
+    Before Python 3.14 argparse takes ``-1e-3`` and ``-5.`` for options.
+    """
+    number = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?")
+    return [format(Decimal(word), "f") if number.fullmatch(word) else word for word in words]
 
 
 PICTURE_FORMATS = (".png", ".pdf", ".svg")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,66 +13,85 @@ if TYPE_CHECKING:
     import argparse
 
 
+#: Options that change a field of the recipe, and what argparse needs to know of them.
+_CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
+    "--minutes": ("minutes", {"type": float, "help": "time budget of the whole run in minutes"}),
+    "--samples": (
+        "samples",
+        {"type": int, "help": "budget in images instead of minutes; then the seed alone fixes the result"},
+    ),
+    "--architecture": ("architecture", {"help": "resnet18, 34, 50, 101 or 152"}),
+    "--groups": (
+        "groups",
+        {
+            "type": group_list,
+            "metavar": "LIST",
+            "help": "cubic space groups, such as 221,225 (default: the article's five)",
+        },
+    ),
+    "--size": ("size", {"type": int, "help": "image size in pixels"}),
+    "--initial": (
+        "initial",
+        {"metavar": "WEIGHTS", "help": "weight file to start from, or imagenet for those of torchvision"},
+    ),
+    "--data": (
+        "source",
+        {"metavar": "FOLDER", "help": "data set of `napari-sadp dataset` to train on, or stream for none"},
+    ),
+    "--crystals": ("crystals_per_behaviour", {"type": int, "help": "crystals per extinction behaviour"}),
+    "--batch-size": ("batch_size", {"type": int, "help": "images per step"}),
+    "--parts": (
+        "parts",
+        {
+            "type": int,
+            "help": "parts of a step with batch normalisation of their own, shared by the processes of torchrun",
+        },
+    ),
+    "--learning-rate": ("learning_rate", {"type": float, "help": "peak of the learning rate"}),
+    "--name": ("name", {"help": "name of the weights"}),
+    "--seed": ("seed", {"type": int, "help": "seed of everything"}),
+    "--device": ("device", {"help": "auto, cpu, cuda or mps"}),
+}
+
+
 def add_command(commands: Any) -> None:
     """Add the command to the parser."""
     command = commands.add_parser(
         "train",
         help="train a network on simulated patterns",
-        description="Train a ResNet on patterns simulated on the fly from the package's structures. A killed run goes on with "
-        "--resume. The run folder gets metrics.csv and, at the end, NAME.safetensors and NAME.json for --weights.",
+        description="Train a ResNet on patterns simulated on the fly from the package's structures, or on a data set. A killed run "
+        "goes on with --resume. The run folder gets metrics.csv and, at the end, NAME.safetensors and NAME.json for --weights. The "
+        "other options change single values of the recipe.",
+        epilog="Several GPUs or machines: torchrun --nproc-per-node N -m napari_sadp.cli train --parts N ...; the result is that of one "
+        "process with the same number of parts.",
     )
     command.add_argument("--out", required=True, metavar="FOLDER", help="run folder")
+    command.add_argument(
+        "--recipe",
+        default="default",
+        metavar="RECIPE",
+        help="TOML file, or default, or article for that of Ra et al. 2021 (default: %(default)s)",
+    )
     command.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")
-    command.add_argument(
-        "--minutes",
-        type=float,
-        default=40.0,
-        help="time budget of the whole run in minutes (default: %(default)s)",
-    )
-    command.add_argument(
-        "--samples",
-        type=int,
-        help="budget in images instead of minutes; then the seed alone fixes the result",
-    )
-    command.add_argument(
-        "--architecture", default="resnet18", help="resnet18, 34, 50, 101 or 152 (default: %(default)s)"
-    )
-    command.add_argument(
-        "--groups",
-        type=group_list,
-        metavar="LIST",
-        help="cubic space groups, such as 221,225 (default: the article's five)",
-    )
-    command.add_argument("--size", type=int, default=96, help="image size in pixels (default: %(default)s)")
-    command.add_argument(
-        "--crystals", type=int, default=120, help="crystals per extinction behaviour (default: %(default)s)"
-    )
-    command.add_argument("--batch-size", type=int, default=64, help="images per step (default: %(default)s)")
-    command.add_argument("--name", default="sadp_resnet18", help="name of the weights (default: %(default)s)")
-    command.add_argument("--seed", type=int, default=0, help="seed of everything (default: %(default)s)")
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
+    for option, (_, keywords) in _CHANGES.items():
+        command.add_argument(option, **keywords)
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command, return the exit status."""
-    from napari_sadp.labels.spacegroups import ARTICLE_GROUPS
-    from napari_sadp.models.train import TrainConfig, train
+    from napari_sadp.models.recipe import load_recipe
+    from napari_sadp.models.train import train
 
-    config = TrainConfig(
-        name=options.name,
-        architecture=options.architecture,
-        groups=options.groups or ARTICLE_GROUPS,
-        size=options.size,
-        crystals_per_behaviour=options.crystals,
-        batch_size=options.batch_size,
-        minutes=options.minutes,
-        samples=options.samples,
-        seed=options.seed,
-        device=options.device,
-    )
-    stage, shown = "", -1.0
+    given = {field: getattr(options, option[2:].replace("-", "_")) for option, (field, _) in _CHANGES.items()}
+    changes = {field: value for field, value in given.items() if value is not None}
+    if "minutes" in changes:  # instead of the images of the recipe
+        changes.setdefault("samples", None)
+    config = load_recipe(options.recipe, **changes)
+    stage, shown, first = "", -1.0, int(os.environ.get("RANK", "0")) == 0
     for step in train(config, options.out, resume=options.resume):
+        if not first:
+            continue
         # terminals get every step, logs a line for every percent
         line = (
             f"{step.stage} {100 * step.fraction:5.1f} %  {step.samples} images, {step.seconds / 60:.1f} min"
@@ -83,6 +103,8 @@ def run(options: argparse.Namespace) -> int:
         elif step.stage != stage or step.fraction - shown >= 0.01:
             print(line, file=sys.stderr, flush=True)
             stage, shown = step.stage, step.fraction
+    if not first:
+        return EXIT_OK
     show_progress("")
     print(json.dumps(step.metrics, indent=1))
     print(f"weights: {step.weights}")

@@ -1,113 +1,44 @@
-"""The crystals that training patterns are made of, and their zone-axis spots, worked out once.
+"""The zone-axis spots that training patterns are drawn from, worked out once.
 
-Structures come from the catalogue, split by formula; behaviours with few known structures are topped up with *decorated*
-copies, in which the elements of a real structure are exchanged at random: symmetry and extinctions stay, intensities change.
+A row is a crystal on a zone axis, seen down to a threshold: kinematic, or by Bloch waves at some thickness.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
+from napari_sadp._atomic import atomic_path
+from napari_sadp.errors import UnreadableFileError
 from napari_sadp.geometry.convention import G1_FRACTION
 from napari_sadp.labels.lattice2d import gauss_reduce, gram, planar_basis
 from napari_sadp.labels.scheme import PatternScheme, disc_nodes
-from napari_sadp.labels.spacegroups import behaviours
-from napari_sadp.labels.visible import visible_pattern
-from napari_sadp.simulation.catalogue import CatalogueEntry, load_catalogue
-from napari_sadp.simulation.kinematic import structure_factors
+from napari_sadp.labels.visible import deciding_spots, visible_pattern
+from napari_sadp.simulation.scattering import structure_factors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import os
+    from collections.abc import Callable, Generator, Sequence
 
     from napari_sadp.simulation.crystal import Crystal
 
-#: Share of the formulas held out for validation, as in the article.
-VALIDATION_SHARE = 0.15
 #: Radius of the spots kept, in |g1|: the corner of the image, and a margin for jitter.
 FIELD_RADIUS = 0.5 * np.sqrt(2) / G1_FRACTION + 1.0
 #: Largest |g| of a training spot [1/Å].
 G_MAX = 2.2
 #: Visibility thresholds: intensity of the weakest spot that counts, over the strongest.
 THRESHOLDS: tuple[float, ...] = (2e-4, 2e-3, 1e-2)
+#: Those of dynamical rows, where weak beams are rare.
+DYNAMICAL_THRESHOLDS: tuple[float, ...] = (2e-3, 1e-2)
+#: Cells with more atoms get no dynamical rows: hundreds of beams take seconds.
+_DYNAMICAL_ATOMS = 120
 #: Vectors this close to the shortest may be taken for it by a lattice fit.
 TIE = 1.03
-
-_COMMON_ELEMENTS = [
-    "Li",
-    "Be",
-    "B",
-    "C",
-    "N",
-    "O",
-    "F",
-    "Na",
-    "Mg",
-    "Al",
-    "Si",
-    "P",
-    "S",
-    "Cl",
-    "K",
-    "Ca",
-    "Sc",
-    "Ti",
-    "V",
-    "Cr",
-    "Mn",
-    "Fe",
-    "Co",
-    "Ni",
-    "Cu",
-    "Zn",
-    "Ga",
-    "Ge",
-    "As",
-    "Se",
-    "Br",
-    "Rb",
-    "Sr",
-    "Y",
-    "Zr",
-    "Nb",
-    "Mo",
-    "Ru",
-    "Rh",
-    "Pd",
-    "Ag",
-    "Cd",
-    "In",
-    "Sn",
-    "Sb",
-    "Te",
-    "I",
-    "Cs",
-    "Ba",
-    "La",
-    "Ce",
-    "Nd",
-    "Gd",
-    "Dy",
-    "Er",
-    "Yb",
-    "Hf",
-    "Ta",
-    "W",
-    "Re",
-    "Os",
-    "Ir",
-    "Pt",
-    "Au",
-    "Hg",
-    "Tl",
-    "Pb",
-    "Bi",
-    "Th",
-    "U",
-]
+#: Bits of `SpotLibrary.evidence`; torch has signed integers only.
+_MAX_COARSER = 31
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +50,12 @@ class SpotLibrary:
     position : (n, k, 2) ndarray of float32
         (row, col) over |g1|, g1 along the row axis; padded with zeros.
     intensity : (n, k) ndarray of float32
-        Kinematic |F|^2 over the strongest; zero below the threshold and in the padding.
+        Over the strongest; zero below the threshold and in the padding.
+    evidence : (n, k) ndarray of int32
+        Bits of the sets of `napari_sadp.labels.visible.deciding_spots`: while one spot of every set is seen, the pattern is the
+        one of `label`.
+    n_deciding : (n,) ndarray of int32
+        How many sets there are.
     g1 : (n,) ndarray of float32
         Length of the shortest visible vector [1/Å].
     turns : (n, 6) ndarray of float32
@@ -132,85 +68,69 @@ class SpotLibrary:
         Class by symmetry.
     crystal : (n,) ndarray of int64
         Index of the crystal, to draw intervals over structures.
+    thickness_nm : (n,) ndarray of float32
+        Thickness of dynamical rows [nm]; 0 for kinematic ones, |F|^2.
     """
 
     position: np.ndarray
     intensity: np.ndarray
+    evidence: np.ndarray
+    n_deciding: np.ndarray
     g1: np.ndarray
     turns: np.ndarray
     threshold: np.ndarray
     label: np.ndarray
     symmetry_label: np.ndarray
     crystal: np.ndarray
+    thickness_nm: np.ndarray
 
     def __len__(self) -> int:
         return len(self.label)
 
+    def save(self, path: str | os.PathLike[str], key: str = "") -> None:
+        """Write the library to a file.
 
-def is_validation(formula: str) -> bool:
-    """Tell whether a formula is held out for validation: a fixed hash, so that no run ever trains on it."""
-    digest = hashlib.sha256(formula.encode()).digest()
-    return int.from_bytes(digest[:4], "big") / 2**32 < VALIDATION_SHARE
-
-
-def decorate(crystal: Crystal, rng: np.random.Generator) -> Crystal:
-    """Return a crystal with its elements exchanged at random and its cell scaled by up to 10 %."""
-    kinds = sorted(set(crystal.elements))
-    drawn = rng.choice(len(_COMMON_ELEMENTS), size=len(kinds), replace=False)
-    swap = {old: _COMMON_ELEMENTS[index] for old, index in zip(kinds, drawn, strict=True)}
-    scale = float(rng.uniform(0.9, 1.1))
-    a, b, c, *angles = crystal.cell
-    return replace(
-        crystal,
-        name=f"{crystal.name} decorated",
-        elements=tuple(swap[e] for e in crystal.elements),
-        cell=(a * scale, b * scale, c * scale, *angles),
-    )
+        Parameters
+        ----------
+        path : path-like
+            Ending in ``.npz``.
+        key : str
+            What the library was made from; `load_library` compares it.
+        """
+        with atomic_path(path) as temporary:
+            np.savez(temporary, key=np.array(key), **vars(self))
 
 
-def choose_crystals(
-    scheme: PatternScheme,
-    *,
-    validation: bool,
-    per_behaviour: int,
-    rng: np.random.Generator,
-    max_atoms: int = 250,
-) -> list[tuple[str, Crystal]]:
-    """Draw crystals for every behaviour of a scheme.
+def load_library(path: str | os.PathLike[str], key: str = "") -> SpotLibrary | None:
+    """Read a library that `SpotLibrary.save` wrote.
 
     Parameters
     ----------
-    scheme : PatternScheme
-        Its groups.
-    validation : bool
-        Whether to take the held-out formulas; these are never decorated.
-    per_behaviour : int
-        How many; fewer where validation has no more.
-    rng : numpy.random.Generator
-        Random numbers.
-    max_atoms : int
-        Larger cells are left out, they only cost time.
+    path : path-like
+        The file.
+    key : str
+        What it must have been made from.
 
     Returns
     -------
-    list of (behaviour name, Crystal)
-        Crystals.
+    SpotLibrary or None
+        None where there is no such file, or it was made from something else.
+
+    Raises
+    ------
+    UnreadableFileError
+        If the file is damaged.
     """
-    pool: dict[str, list[CatalogueEntry]] = {}
-    for entry in load_catalogue():
-        if entry.n_atoms <= max_atoms and is_validation(entry.formula) == validation:
-            pool.setdefault(entry.behaviour.name, []).append(entry)
-    chosen = []
-    for number in scheme.groups:
-        for behaviour in behaviours(number):
-            entries = pool.get(behaviour.name, [])
-            order = rng.permutation(len(entries))[:per_behaviour]
-            crystals = [entries[i].crystal() for i in order]
-            if not validation and entries:
-                extra = rng.integers(len(entries), size=per_behaviour - len(crystals))
-                crystals += [decorate(entries[i].crystal(), rng) for i in extra]
-            chosen += [(behaviour.name, crystal) for crystal in crystals]
-    return chosen
+    try:
+        # a file that is open is closed whatever numpy finds in it
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
+            if str(content["key"]) != key:
+                return None
+            return SpotLibrary(**{field.name: content[field.name] for field in fields(SpotLibrary)})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise UnreadableFileError(f"{path}: damaged, remove it to have it made again ({error})") from error
 
 
 def build_library(
@@ -218,6 +138,9 @@ def build_library(
     scheme: PatternScheme,
     *,
     thresholds: tuple[float, ...] = THRESHOLDS,
+    dynamical_nm: tuple[float, float] | None = None,
+    n_thicknesses: int = 2,
+    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> SpotLibrary:
     """Work out the spots of every crystal on every zone axis of a scheme.
@@ -229,8 +152,14 @@ def build_library(
     scheme : PatternScheme
         Zone axes and classes.
     thresholds : tuple of float
-        Visibility thresholds; a pattern that looks the same at two of them is kept for both, since the noise of the
-        images follows the threshold.
+        Visibility thresholds of the kinematic rows; a pattern that looks the same at two of them is kept for both, since the
+        noise of the images follows the threshold.
+    dynamical_nm : tuple of 2 float, optional
+        Range of the thickness, for rows by Bloch waves too [nm]; drawn uniformly in its logarithm.
+    n_thicknesses : int
+        Thicknesses of each crystal and zone axis, from one calculation.
+    seed : int
+        Seed of the thicknesses.
     progress : callable, optional
         Called with (done, total) after each crystal; an exception that it raises stops the work.
 
@@ -239,19 +168,62 @@ def build_library(
     SpotLibrary
         Patterns whose visible lattice has a class in the scheme.
     """
-    rows: list[dict] = []
-    for number, (name, crystal) in enumerate(crystals):
-        for zone in scheme.zones:
-            symmetry = scheme.index_of[name, zone]
-            rows += _zone_rows(crystal, zone, scheme, thresholds, symmetry=symmetry, number=number)
+    steps = build_library_steps(
+        crystals,
+        scheme,
+        thresholds=thresholds,
+        dynamical_nm=dynamical_nm,
+        n_thicknesses=n_thicknesses,
+        seed=seed,
+    )
+    while True:
+        try:
+            done, total = next(steps)
+        except StopIteration as end:
+            return end.value
         if progress is not None:
-            progress(number + 1, len(crystals))
+            progress(done, total)
+
+
+def build_library_steps(
+    crystals: Sequence[tuple[str, Crystal]],
+    scheme: PatternScheme,
+    *,
+    thresholds: tuple[float, ...] = THRESHOLDS,
+    dynamical_nm: tuple[float, float] | None = None,
+    n_thicknesses: int = 2,
+    seed: int = 0,
+) -> Generator[tuple[int, int], None, SpotLibrary]:
+    """Do the work of `build_library`; yields (done, total) after each crystal, and returns the library."""
+    rows: list[dict[str, Any]] = []
+    rng = np.random.default_rng(seed)
+    for number, (name, crystal) in enumerate(crystals):
+        nanometres = None
+        if dynamical_nm is not None and crystal.n_atoms <= _DYNAMICAL_ATOMS:
+            nanometres = np.exp(rng.uniform(*np.log(dynamical_nm), n_thicknesses))
+        for zone in scheme.zones:
+            found = _kinematic_rows(crystal, zone, scheme, thresholds)
+            if nanometres is not None:
+                found += _dynamical_rows(crystal, zone, scheme, nanometres)
+            about = {"symmetry_label": scheme.index_of[name, zone], "crystal": number}
+            rows += [row | about for row in found]
+        yield number + 1, len(crystals)
+    return _collect(rows)
+
+
+def _collect(rows: list[dict[str, Any]]) -> SpotLibrary:
+    """Pad the spots of the rows to one width."""
     width = max((len(row["intensity"]) for row in rows), default=0)
     position = np.zeros((len(rows), width, 2), dtype=np.float32)
     intensity = np.zeros((len(rows), width), dtype=np.float32)
+    evidence = np.zeros((len(rows), width), dtype=np.int32)
     for i, row in enumerate(rows):
-        position[i, : len(row["intensity"])] = row["position"]
-        intensity[i, : len(row["intensity"])] = row["intensity"]
+        n = len(row["intensity"])
+        position[i, :n], intensity[i, :n], evidence[i, :n] = (
+            row["position"],
+            row["intensity"],
+            row["evidence"],
+        )
 
     def column(name: str, kind: type) -> np.ndarray:
         return np.array([row[name] for row in rows], dtype=kind)
@@ -259,61 +231,94 @@ def build_library(
     return SpotLibrary(
         position=position,
         intensity=intensity,
+        evidence=evidence,
+        n_deciding=column("n_deciding", np.int32),
         g1=column("g1", np.float32),
-        turns=column("turns", np.float32),
+        turns=column("turns", np.float32).reshape(len(rows), 6),
         threshold=column("threshold", np.float32),
         label=column("label", np.int64),
         symmetry_label=column("symmetry_label", np.int64),
         crystal=column("crystal", np.int64),
+        thickness_nm=column("thickness_nm", np.float32),
     )
 
 
-def _zone_rows(
-    crystal: Crystal,
-    zone: tuple[int, int, int],
-    scheme: PatternScheme,
-    thresholds: tuple[float, ...],
-    *,
-    symmetry: int,
-    number: int,
-) -> list[dict]:
-    """Return one row of the library for each threshold at which the pattern has a class."""
+def _kinematic_rows(
+    crystal: Crystal, zone: tuple[int, int, int], scheme: PatternScheme, thresholds: tuple[float, ...]
+) -> list[dict[str, Any]]:
+    """Return one row for each threshold at which the pattern has a class."""
     plane = gauss_reduce(planar_basis(zone), np.eye(3, dtype=int))
-    metric = plane @ plane.T
     form = gram(plane, np.eye(3, dtype=int))
     a = crystal.cell[0]
     # the visible lattice may be a few times coarser than that of all integers, never more than this for 16 axes
     nodes = disc_nodes(form, min(G_MAX * a / np.sqrt(form[0]), 4 * FIELD_RADIUS))
     nodes = nodes[np.any(nodes != 0, axis=1)]
     intensity = np.abs(structure_factors(crystal, nodes @ plane)) ** 2
-    rows = []
+    return _rows(nodes, intensity, plane @ plane.T, a, scheme, thresholds)
+
+
+def _dynamical_rows(
+    crystal: Crystal, zone: tuple[int, int, int], scheme: PatternScheme, nanometres: np.ndarray
+) -> list[dict[str, Any]]:
+    """Return rows of Bloch waves at some thicknesses."""
+    from napari_sadp.simulation.bloch import simulate_bloch
+
+    plane = gauss_reduce(planar_basis(zone), np.eye(3, dtype=int))
+    try:
+        waves = simulate_bloch(crystal, zone, thickness_nm=nanometres, n_beams_max=200, dtype="float32")
+    except ValueError:  # fewer than two reflections in reach
+        return []
+    nodes = np.rint(waves.hkl @ np.linalg.pinv(plane)).astype(int)
+    found = []
+    for thickness, intensity in zip(nanometres, waves.intensity, strict=True):
+        rows = _rows(nodes, intensity, plane @ plane.T, crystal.cell[0], scheme, DYNAMICAL_THRESHOLDS)
+        found += [row | {"thickness_nm": thickness} for row in rows]
+    return found
+
+
+def _rows(
+    nodes: np.ndarray,
+    intensity: np.ndarray,
+    metric: np.ndarray,
+    cell_length: float,
+    scheme: PatternScheme,
+    thresholds: tuple[float, ...],
+) -> list[dict[str, Any]]:
+    """Return one row for each threshold at which the visible pattern of nodes (n, 2) has a class."""
+    strongest = intensity.max(initial=0.0)
+    if strongest <= 0:
+        return []
+    relative = intensity / strongest
+    found = []
     for threshold in thresholds:
-        seen = visible_pattern(nodes, intensity > threshold * intensity.max(), metric, scheme)
+        seen = visible_pattern(nodes, relative > threshold, metric, scheme)
         if seen is None or seen.class_index is None:
             continue
-        xy = nodes @ np.linalg.cholesky(metric)
-        first = seen.basis[0] @ np.linalg.cholesky(metric)
+        to_xy = np.linalg.cholesky(metric)
+        xy, first = nodes @ to_xy, seen.basis[0] @ to_xy
         length = float(np.hypot(*first))
         # complex division turns the shortest visible vector on to the row axis and scales it to 1
         turned = (xy[:, 0] + 1j * xy[:, 1]) / (first[0] + 1j * first[1])
         inside = np.abs(turned) <= FIELD_RADIUS
-        strong = intensity[inside] / intensity[inside].max()
-        keep = strong > threshold
-        turned = turned[inside][keep]
-        shortest = _shortest_turns(seen.basis, metric, length)
-        rows.append(
+        strong = relative / relative[inside].max(initial=1e-30)
+        keep = inside & (strong > threshold)
+        masks = deciding_spots(nodes[keep], seen, metric, scheme)
+        # those that the weakest spots decide, should there ever be more than there are bits
+        masks = sorted(masks, key=lambda mask: strong[keep][mask].max())[:_MAX_COARSER]
+        found.append(
             {
-                "position": np.stack([turned.real, turned.imag], axis=1),
+                "position": np.stack([turned[keep].real, turned[keep].imag], axis=1),
                 "intensity": strong[keep],
-                "g1": length / a,
-                "turns": shortest,
+                "evidence": sum(mask.astype(np.uint32) << number for number, mask in enumerate(masks)),
+                "n_deciding": len(masks),
+                "g1": length / cell_length,
+                "turns": _shortest_turns(seen.basis, metric, length),
                 "threshold": threshold,
                 "label": seen.class_index,
-                "symmetry_label": symmetry,
-                "crystal": number,
+                "thickness_nm": 0.0,
             }
         )
-    return rows
+    return found
 
 
 def _shortest_turns(basis: np.ndarray, metric: np.ndarray, length: float) -> np.ndarray:

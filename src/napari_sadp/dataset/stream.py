@@ -1,13 +1,14 @@
 """Training images drawn on the training device from a spot library: nothing on disk, no two alike.
 
 The aligned image convention with what a real pattern adds to it: free spot size, gamma, Debye-Waller and excitation-error
-fall-off, residual tilt, compressed (dynamical) intensities, jitter of the alignment, noise that hides what the library calls
-invisible, residual background, beam stop, and a limited field of view.
+fall-off, residual tilt, compressed (dynamical) intensities, jitter of the alignment, residual background, beam stop, a limited
+field of view, and noise or the steps of an 8-bit camera. The label is the class that can be *seen*: noise and steps stay below
+the spots that tell it from its coarser neighbours, and nothing covers all of these.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Imperfections:
+class AlignedImperfections:
     """Ranges of what is drawn at random for every image; uniform unless said otherwise.
 
     Parameters
@@ -42,9 +43,15 @@ class Imperfections:
     scatter : float
         Standard deviation of ln intensity, the same for g and -g.
     angle_deg, scale, shift_g1 : float
-        Standard deviations of the alignment error: angle [deg], relative scale (also of an ellipse), beam [|g1|].
+        Largest standard deviations of the alignment error: angle [deg], relative scale (also of an ellipse), beam [|g1|].
+    fit : float
+        Smallest share of these; the share of an image is log-uniform up to 1.
     noise : tuple of 2 float
-        Noise over the visibility threshold of the pattern, log-uniform.
+        Noise over the weakest spots that decide, log-uniform.
+    most_noise : float
+        Largest noise over the strongest beam.
+    steps : float
+        Probability of the steps of a camera of few bits instead of noise.
     background : float
         Largest residual background over the strongest beam.
     beam_stop : float
@@ -63,7 +70,10 @@ class Imperfections:
     angle_deg: float = 1.2
     scale: float = 0.012
     shift_g1: float = 0.04
-    noise: tuple[float, float] = (0.02, 0.6)
+    fit: float = 0.1
+    noise: tuple[float, float] = (0.01, 0.4)
+    most_noise: float = 0.1
+    steps: float = 0.2
     background: float = 0.01
     beam_stop: float = 0.2
     field: float = 0.3
@@ -88,7 +98,7 @@ class PatternStream:
         Where the images are made.
     seed : int
         Seed; same seed, same device, same images.
-    imperfections : Imperfections
+    imperfections : AlignedImperfections
         What is drawn at random.
     balanced : bool
         Draw classes with equal probability; else patterns.
@@ -102,25 +112,33 @@ class PatternStream:
         n_classes: int,
         device: torch.device | str = "cpu",
         seed: int = 0,
-        imperfections: Imperfections | None = None,
+        imperfections: AlignedImperfections | None = None,
         balanced: bool = True,
     ) -> None:
         import torch
 
         self.size = size
-        self.imperfections = imperfections or Imperfections()
+        self.imperfections = imperfections or AlignedImperfections()
         self.device = torch.device(device)
-        self.generator = torch.Generator(device=self.device).manual_seed(seed)
+        self.seed, self.generator = seed, torch.Generator(device=self.device)
+        self.seek(0)
         move = {"device": self.device}
         self.position = torch.as_tensor(library.position, **move)
         self.intensity = torch.as_tensor(library.intensity, **move)
         self.g1 = torch.as_tensor(library.g1, **move)
         self.turns = torch.as_tensor(library.turns, **move)
-        self.threshold = torch.as_tensor(library.threshold, **move)
+        self.evidence = torch.as_tensor(library.evidence, **move)
+        self.n_deciding = torch.as_tensor(library.n_deciding, **move)
+        self.kinematic = torch.as_tensor(library.thickness_nm == 0, **move).float()
         self.label = torch.as_tensor(library.label, **move)
         counts = np.bincount(library.label, minlength=n_classes)
         weight = 1.0 / counts[library.label] if balanced else np.ones(len(library))
         self.cumulative = torch.as_tensor(np.cumsum(weight / weight.sum()), **move)
+
+    def seek(self, number: int) -> None:
+        """Go on with the batch that begins with the image of this number, from 0: the same one whatever was drawn before."""
+        state = np.random.SeedSequence([self.seed, number]).generate_state(1, np.uint64)
+        self.generator.manual_seed(int(state[0]) >> 1)
 
     def _uniform(self, n: int, low: float, high: float, *shape: int) -> torch.Tensor:
         import torch
@@ -160,28 +178,57 @@ class PatternStream:
 
     def render(self, rows: torch.Tensor) -> torch.Tensor:
         """Make one image for each row of the library, (n, 1, size, size)."""
+        import torch
+
         spec, n = self.imperfections, len(rows)
-        unit = g1_length(self.size)
-        position, intensity = self._positions(rows), self._intensities(rows)
-        position = position * unit + beam_position(self.size) + spec.shift_g1 * unit * self._normal(n, 1, 2)
+        unit, centre = g1_length(self.size), beam_position(self.size)
+        # what a lattice fit leaves, from very good to bad
+        fit = self._log_uniform(n, spec.fit, 1.0)
+        shift = spec.shift_g1 * unit * fit[:, None, None] * self._normal(n, 1, 2)
+        position = self._positions(rows, fit) * unit
+        height = self._intensities(rows)
+        seen = height * (position.abs().amax(dim=2) < centre)
+        cover = self._cover(n)
+        covered = cover.hides(*(position + shift).split(1, dim=2))[..., 0]
+        level, open_level = self._deciding(rows, seen * ~covered), self._deciding(rows, seen)
+        # a cover that hides what decides would make the label wrong: it is left off
+        useful = level > 0.05 * open_level
+        level = torch.where(useful, level, open_level)
+        cover = cover.only(useful)
         sigma = self._log_uniform(n, *spec.sigma_g1) * unit
-        image = render_gaussians(position, intensity, sigma[:, None, None], (self.size, self.size))
-        image = self._degrade(image, self.threshold[rows])
+        image = render_gaussians(
+            position + shift + centre, height, sigma[:, None, None], (self.size, self.size)
+        )
+        image = self._expose(image, level.clip(min=1e-4))
+        axis = torch.arange(self.size, device=self.device, dtype=torch.float32) - centre
+        image = image.masked_fill(cover.hides(axis[:, None], axis), 0.0)
         gamma = self._uniform(n, *spec.gamma)[:, None, None]
         return normalise_image(image, gamma)[:, None]
 
-    def _positions(self, rows: torch.Tensor) -> torch.Tensor:
+    def _deciding(self, rows: torch.Tensor, height: torch.Tensor) -> torch.Tensor:
+        """Return the height down to which spots must be seen for the pattern to be the one of its label, (n,)."""
+        import torch
+
+        bits, count = self.evidence[rows], self.n_deciding[rows]
+        level = torch.full((len(rows),), float("inf"), device=self.device)
+        for number in range(int(count.max())):
+            of_this = ((bits >> number) & 1).bool()
+            strongest = height.masked_fill(~of_this, 0.0).amax(dim=1)
+            level = torch.where(number < count, torch.minimum(level, strongest), level)
+        return level
+
+    def _positions(self, rows: torch.Tensor, fit: torch.Tensor) -> torch.Tensor:
         """Return positions in |g1| with the error of a lattice fit: tie, angle, scale, ellipse; mirrored at random."""
         import torch
 
         spec, n = self.imperfections, len(rows)
         pick = (self._uniform(n, 0, 6)).long().clip(max=5)
         angle = self.turns[rows].gather(1, pick[:, None])[:, 0]
-        angle = -angle + np.radians(spec.angle_deg) * self._normal(n)
+        angle = -angle + np.radians(spec.angle_deg) * fit * self._normal(n)
         cosine, sine = angle.cos(), angle.sin()
         flip = torch.where(self._uniform(n, 0, 1) < 0.5, 1.0, -1.0)
         turn = torch.stack([cosine, -sine, flip * sine, flip * cosine], dim=1).reshape(n, 2, 2)
-        strain = spec.scale * self._normal(n, 2, 2)
+        strain = spec.scale * fit[:, None, None] * self._normal(n, 2, 2)
         strain = torch.eye(2, device=self.device) + (strain + strain.mT) / 2
         return self.position[rows] @ (strain @ turn).mT
 
@@ -194,47 +241,84 @@ class PatternStream:
         tilt = 1e-3 * spec.tilt_mrad * self._normal(n, 2, 1)
         s = _WAVELENGTH * g_squared / 2 + (g @ tilt)[..., 0]
         width = self._log_uniform(n, *spec.excitation)[:, None]
-        falloff = (-self._uniform(n, *spec.b_iso)[:, None] * g_squared / 2 - 0.5 * (s / width) ** 2).exp()
+        # Bloch waves have all of this in them, but for a rest of scatter
+        single = self.kinematic[rows][:, None]
+        falloff = -self._uniform(n, *spec.b_iso)[:, None] * g_squared / 2 - 0.5 * (s / width) ** 2
         # an even function of g, so that Friedel pairs scatter alike
         phase = (self.position[rows] * self._normal(n, 1, 2) * 9.0).sum(-1)
-        wobble = (spec.scatter * 1.414 * phase.cos()).exp()
-        height = base.pow(self._uniform(n, *spec.compression)[:, None]) * falloff * wobble
+        wobble = spec.scatter * 1.414 * phase.cos() * (0.3 + 0.7 * single)
+        power = 1 + single * (self._uniform(n, *spec.compression)[:, None] - 1)
+        height = base.pow(power) * (falloff * single + wobble).exp()
         height = height * (base > 0)
         return height / height.amax(dim=1, keepdim=True).clip(min=1e-30)
 
-    def _degrade(self, image: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
-        """Add noise and background; hide what is behind a beam stop or outside the field of view."""
+    def _cover(self, n: int) -> _Cover:
+        """Draw beam stops and the ends of fields of view."""
+        spec, unit = self.imperfections, g1_length(self.size)
+        return _Cover(
+            angle=self._uniform(n, 0, 2 * np.pi),
+            width=unit * self._uniform(n, 0.15, 0.8),
+            head=unit * self._uniform(n, 0.2, 1.1),
+            stop=self._uniform(n, 0, 1) < spec.beam_stop,
+            reach=unit * self._uniform(n, 3.0, 8.5),
+            edge=self._uniform(n, 0, 2 * np.pi),
+            cut=unit * self._uniform(n, 2.0, 6.0),
+            round=self._uniform(n, 0, 1) < 0.5,
+            field=self._uniform(n, 0, 1) < spec.field,
+        )
+
+    def _expose(self, image: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        """Add background and noise, or steps of the intensity, both small against the spots that decide."""
         import torch
 
         spec, n, size = self.imperfections, len(image), self.size
-        unit = g1_length(size)
         axis = torch.arange(size, device=self.device, dtype=torch.float32) - beam_position(size)
-        row, col = axis[:, None], axis[None, :]
-        radius = (row**2 + col**2).sqrt()
+        radius = (axis[:, None] ** 2 + axis[None, :] ** 2).sqrt()
 
         def per_image(value: Any) -> torch.Tensor:
             return value[:, None, None]
 
-        strength = per_image(self._log_uniform(n, *spec.noise) * threshold.clip(min=1e-3))
+        halo = per_image(self._uniform(n, 0, spec.background) * (self._uniform(n, 0, 1) < 0.4))
+        width = g1_length(size) * per_image(self._uniform(n, 0.5, 4.0))
+        image = image + halo * (-radius / width).exp()
+        strength = per_image((self._log_uniform(n, *spec.noise) * level).clip(max=spec.most_noise))
         noise = self._normal(n, size, size)
         # a resampled image has noise with a correlation length
         blurred = torch.nn.functional.avg_pool2d(noise[:, None], 3, 1, 1)[:, 0] * 3.0
         noise = torch.where(per_image(self._uniform(n, 0, 1)) < 0.5, noise, blurred)
-        image = image + strength * (1 + 10 * image).sqrt() * noise
-        halo = per_image(self._uniform(n, 0, spec.background) * (self._uniform(n, 0, 1) < 0.4))
-        image = image + halo * (-radius / (unit * per_image(self._uniform(n, 0.5, 4.0)))).exp()
+        noisy = image + strength * (1 + 10 * image).sqrt() * noise
+        step = per_image(level * self._uniform(n, 0.1, 1.2))
+        stepped = (image / step).round() * step
+        return torch.where(per_image(self._uniform(n, 0, 1)) < spec.steps, stepped, noisy)
 
-        angle = per_image(self._uniform(n, 0, 2 * np.pi))
+
+@dataclass(frozen=True, eq=False)
+class _Cover:
+    """Beam stops with a round head, and ends of the field of view, of n images: a circle or a straight edge [px]."""
+
+    angle: torch.Tensor
+    width: torch.Tensor
+    head: torch.Tensor
+    stop: torch.Tensor
+    reach: torch.Tensor
+    edge: torch.Tensor
+    cut: torch.Tensor
+    round: torch.Tensor
+    field: torch.Tensor
+
+    def hides(self, row: torch.Tensor, col: torch.Tensor) -> torch.Tensor:
+        """Tell what is covered at offsets from the direct beam [px], of shapes that go with (n, 1, 1)."""
+        import torch
+
+        angle, edge = self.angle[:, None, None], self.edge[:, None, None]
+        radius = (row**2 + col**2).sqrt()
         along, across = row * angle.cos() + col * angle.sin(), row * angle.sin() - col * angle.cos()
-        width = unit * per_image(self._uniform(n, 0.15, 0.8))
-        stop = ((across.abs() < width) & (along > 0)) | (
-            radius < unit * per_image(self._uniform(n, 0.2, 1.1))
-        )
-        stop = stop & (per_image(self._uniform(n, 0, 1)) < spec.beam_stop)
+        arm = (across.abs() < self.width[:, None, None]) & (along > 0)
+        stop = arm | (radius < self.head[:, None, None])
+        beyond = row * edge.cos() + col * edge.sin() > self.cut[:, None, None]
+        outside = torch.where(self.round[:, None, None], radius > self.reach[:, None, None], beyond)
+        return (stop & self.stop[:, None, None]) | (outside & self.field[:, None, None])
 
-        reach = per_image(self._uniform(n, 3.0, 8.5)) * unit
-        edge = per_image(self._uniform(n, 0, 2 * np.pi))
-        cut = row * edge.cos() + col * edge.sin() > per_image(self._uniform(n, 2.0, 6.0)) * unit
-        outside = torch.where(per_image(self._uniform(n, 0, 1)) < 0.5, radius > reach, cut)
-        outside = outside & (per_image(self._uniform(n, 0, 1)) < spec.field)
-        return image.masked_fill(stop | outside, 0.0)
+    def only(self, keep: torch.Tensor) -> _Cover:
+        """Return the covers of some images, none for the others."""
+        return replace(self, stop=self.stop & keep, field=self.field & keep)

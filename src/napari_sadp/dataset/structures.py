@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sadp.dataset.library import is_validation
+from napari_sadp.dataset.crystals import is_validation
 from napari_sadp.errors import StructureError
 from napari_sadp.labels.spacegroups import Behaviour, behaviours, is_allowed
 from napari_sadp.simulation.catalogue import CatalogueEntry, load_catalogue
-from napari_sadp.simulation.kinematic import structure_factors
+from napari_sadp.simulation.scattering import structure_factors
 
 if TYPE_CHECKING:
     from napari_sadp.dataset.config import DatasetConfig

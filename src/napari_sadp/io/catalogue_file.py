@@ -19,8 +19,8 @@ import numpy as np
 
 from napari_sadp._atomic import atomic_write
 from napari_sadp.errors import StructureError
-from napari_sadp.io.cif import load_crystal
-from napari_sadp.simulation.crystal import expand_sites
+from napari_sadp.io.cif import load_crystal, site_contents, species_of, standard_origins
+from napari_sadp.simulation.crystal import DEFAULT_B_ISO, expand_sites
 
 if TYPE_CHECKING:
     import os
@@ -46,29 +46,29 @@ def catalogue_entry(crystal: Crystal, *, source: str, source_id: str) -> dict[st
     Returns
     -------
     dict
-        The fields of the file; displacement parameters are not among them.
+        The fields of the file.
 
     Raises
     ------
     StructureError
         If spglib finds no symmetry, or the asymmetric unit does not expand to the cell.
     """
-    contents = _site_contents(crystal)
-    kinds = sorted(set(contents.values()))
-    positions = np.array(list(contents))
-    numbers = [kinds.index(value) + 1 for value in contents.values()]
+    positions, contents = site_contents(crystal)
+    kinds = sorted({species_of(site) for site in contents})
+    numbers = [kinds.index(species_of(site)) + 1 for site in contents]
     problem = "spglib finds no symmetry"
     for symprec in _SYMPRECS:
         standard = _in_reference_setting((crystal.direct_basis(), positions, numbers), symprec)
         if standard is None:
             continue
-        number, lattice, rows, types, letters, equivalent = standard
+        number, lattice, rows, origins, letters, equivalent = standard
         group = gemmi.get_spacegroup_reference_setting(number)
         sites = []
         for first in np.unique(equivalent):
             xyz = [round(float(x), 6) % 1.0 for x in rows[first]]
-            multiplicity = int(np.count_nonzero(equivalent == first))
-            sites.append([[list(s) for s in kinds[types[first] - 1]], multiplicity, letters[first], xyz])
+            members = np.flatnonzero(equivalent == first)
+            species = _species([contents[origins[member]] for member in members])
+            sites.append([species, len(members), letters[first], xyz])
         wrong = [site for site in sites if len(expand_sites(group, np.array(site[3]))) != site[1]]
         if not wrong:
             return {
@@ -147,13 +147,13 @@ def write_catalogue(path: str | os.PathLike[str], entries: Iterable[dict[str, An
     return len(chosen)
 
 
-def _site_contents(crystal: Crystal) -> dict[tuple[float, ...], tuple[tuple[str, float], ...]]:
-    """Return for each position its elements with their occupancies."""
-    sites: dict[tuple[float, ...], list[tuple[str, float]]] = {}
-    for element, xyz, occupancy in zip(crystal.elements, crystal.positions, crystal.occupancies, strict=True):
-        key = tuple((np.round(xyz, 4) % 1.0).tolist())
-        sites.setdefault(key, []).append((element, round(float(occupancy), 6)))
-    return {key: tuple(sorted(value)) for key, value in sites.items()}
+def _species(members: list[tuple[tuple[str, float, float], ...]]) -> list[list[Any]]:
+    """Return [element, occupancy] of a site, with the mean B [Å^2] of its equivalents where that is not the default."""
+    species: list[list[Any]] = []
+    for place, (element, occupancy, _) in enumerate(members[0]):
+        b_iso = round(float(np.mean([site[place][2] for site in members])), 4)
+        species.append([element, occupancy] if b_iso == DEFAULT_B_ISO else [element, occupancy, b_iso])
+    return species
 
 
 @lru_cache(maxsize=1)
@@ -173,7 +173,7 @@ def _reference_halls() -> dict[int, int]:
 def _in_reference_setting(
     cell: tuple[np.ndarray, np.ndarray, list[int]], symprec: float
 ) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, list[str], np.ndarray] | None:
-    """Return group, lattice, positions, kinds, Wyckoff letters and equivalences in the reference setting."""
+    """Return group, lattice, positions, sites of `cell`, Wyckoff letters and equivalences in the reference setting."""
     import spglib
 
     with warnings.catch_warnings():
@@ -193,7 +193,7 @@ def _in_reference_setting(
         first.number,
         standard[0],
         standard[1],
-        standard[2],
+        standard_origins(moved),
         list(again.wyckoffs),
         np.asarray(again.crystallographic_orbits),
     )

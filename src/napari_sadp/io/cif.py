@@ -27,6 +27,8 @@ _CLOSEST = 0.6
 _SYMPREC = 0.01
 #: More atoms in a cell than this are no crystal structure that a pattern of a few hundred pixels can resolve.
 MAX_ATOMS = 20_000
+#: Fractional coordinates beyond this are a mistake.
+_FARTHEST = 1000
 _CELL_TAGS = tuple(
     f"_cell_{name}"
     for name in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
@@ -58,7 +60,8 @@ def load_crystal(path: str | os.PathLike[str]) -> Crystal:
     Raises
     ------
     StructureError
-        If the file cannot be read, gives no cell, names no atom or more than `MAX_ATOMS`, or its atoms overlap.
+        If the file cannot be read, gives no cell, names no atom or more than `MAX_ATOMS`, gives coordinates that are no
+        numbers or a group that does not exist, or its atoms overlap.
     """
     path = Path(path)
     try:
@@ -75,9 +78,10 @@ def load_crystal(path: str | os.PathLike[str]) -> Crystal:
     if block is None:
         raise StructureError(f"{path}: no data block with atoms (_atom_site_fract_x)")
     _check_cell(block, path)
+    xyz = _coordinates(block, path)
     problems = []
-    for group in _candidate_groups(block):
-        _check_size(block, group, path)
+    for group in _candidate_groups(block, path):
+        _check_size(block, group, xyz, path)
         try:
             crystal = _expand(block, group, path)
         except StructureError as error:
@@ -95,14 +99,16 @@ def _value(block: gemmi.cif.Block, tags: tuple[str, ...]) -> str | None:
     return None
 
 
-def _candidate_groups(block: gemmi.cif.Block) -> list[gemmi.SpaceGroup | None]:
+def _candidate_groups(block: gemmi.cif.Block, path: Path) -> list[gemmi.SpaceGroup | None]:
     """Return the settings that the file allows, most explicit first; None where the file lists its operations."""
     if any(len(block.find_values(tag)) for tag in _OPERATION_TAGS):
         return [None]
     hall, name, number = (_value(block, tags) for tags in (_HALL_TAGS, _NAME_TAGS, _NUMBER_TAGS))
     if hall is not None:
-        ops = gemmi.symops_from_hall(hall)
-        found = gemmi.find_spacegroup_by_ops(ops)
+        try:
+            found = gemmi.find_spacegroup_by_ops(gemmi.symops_from_hall(hall))
+        except (ValueError, RuntimeError):  # gemmi's words for a symbol that is none
+            found = None
         if found is not None:
             return [found]
     if name is not None:
@@ -116,6 +122,9 @@ def _candidate_groups(block: gemmi.cif.Block) -> list[gemmi.SpaceGroup | None]:
     if number is not None and number.isdigit() and 1 <= int(number) <= 230:
         reference = gemmi.get_spacegroup_reference_setting(int(number))
         return [g for g in gemmi.spacegroup_table() if _same_but_origin(g, reference)]
+    stated = hall or name or number
+    if stated is not None:  # atoms of an asymmetric unit read as if they were all would give wrong absences
+        raise StructureError(f"{path}: its space group {stated!r} is unknown, and it lists no operations")
     return [gemmi.find_spacegroup_by_name("P 1")]
 
 
@@ -131,29 +140,57 @@ def _check_cell(block: gemmi.cif.Block, path: Path) -> None:
             )
 
 
-def _check_size(block: gemmi.cif.Block, group: gemmi.SpaceGroup | None, path: Path) -> None:
-    """Refuse cells of too many atoms before anything expands them, which would take minutes."""
-    columns = [block.find_values(f"_atom_site_fract_{axis}") for axis in "xyz"]
-    count = len(columns[0])
-    if count <= MAX_ATOMS:
-        if group is not None:
-            operations = list(group.operations())
-        else:
-            triplets = next(c for tag in _OPERATION_TAGS if len(c := block.find_values(tag)))
-            try:
-                operations = [gemmi.Op(gemmi.cif.as_string(text)) for text in triplets]
-            except (ValueError, RuntimeError):
-                return  # the parser will name what is wrong with them
-        if count * len(operations) > MAX_ATOMS:
-            xyz = np.array([[gemmi.cif.as_number(text) for text in column] for column in columns]).T
-            rotation = np.array([op.rot for op in operations]) / gemmi.Op.DEN
-            shift = np.array([op.tran for op in operations]) / gemmi.Op.DEN
-            count = sum(
-                len(np.unique(np.rint(1000 * (rotation @ site + shift)).astype(int) % 1000, axis=0))
-                for site in xyz[np.isfinite(xyz).all(axis=1)]
-            )
+def _coordinates(block: gemmi.cif.Block, path: Path) -> np.ndarray:
+    """Return the fractional coordinates (n, 3) of the sites, or refuse those that are no numbers.
+
+    The parser would take ``?`` for 0. The number of sites is checked here, before a long list becomes an array.
+    """
+    columns = {axis: block.find_values(f"_atom_site_fract_{axis}") for axis in "xyz"}
+    count = len(columns["x"])
     if count > MAX_ATOMS:
-        raise StructureError(f"{path}: the cell holds {count} atoms or more, expected at most {MAX_ATOMS}")
+        raise _too_many(path, count)
+    labels = list(block.find_values("_atom_site_label")) or [""] * count
+    xyz = np.full((count, 3), np.nan)
+    for index, (axis, column) in enumerate(columns.items()):
+        if len(column) != count:
+            raise StructureError(
+                f"{path}: _atom_site_fract_{axis} has {len(column)} values, expected {count} as for x"
+            )
+        xyz[:, index] = [gemmi.cif.as_number(text) for text in column]
+        wrong = np.flatnonzero(~(np.abs(xyz[:, index]) <= _FARTHEST))
+        if len(wrong):
+            raise StructureError(
+                f"{path}: _atom_site_fract_{axis} of {labels[wrong[0]] or f'site {wrong[0] + 1}'} is {column[int(wrong[0])]!r}, "
+                f"expected a number in [-{_FARTHEST}, {_FARTHEST}]"
+            )
+    return xyz
+
+
+def _check_size(block: gemmi.cif.Block, group: gemmi.SpaceGroup | None, xyz: np.ndarray, path: Path) -> None:
+    """Refuse cells of too many atoms before anything expands them, which would take minutes."""
+    if group is not None:
+        operations = list(group.operations())
+    else:
+        triplets = next(c for tag in _OPERATION_TAGS if len(c := block.find_values(tag)))
+        try:
+            operations = [gemmi.Op(gemmi.cif.as_string(text)) for text in triplets]
+        except (ValueError, RuntimeError):
+            return  # the parser will name what is wrong with them
+    if len(xyz) * len(operations) <= MAX_ATOMS:
+        return
+    rotation = np.array([op.rot for op in operations]) / gemmi.Op.DEN
+    shift = np.array([op.tran for op in operations]) / gemmi.Op.DEN
+    count = 0
+    for part in np.array_split(xyz, 1 + len(xyz) * len(operations) // 1_000_000):
+        orbits = np.rint(1000 * (np.einsum("oij,sj->soi", rotation, part) + shift)).astype(np.int64) % 1000
+        keys = np.sort(orbits @ (1_000_000, 1000, 1), axis=1)
+        count += len(part) + int(np.count_nonzero(np.diff(keys, axis=1)))
+    if count > MAX_ATOMS:
+        raise _too_many(path, count)
+
+
+def _too_many(path: Path, count: int) -> StructureError:
+    return StructureError(f"{path}: the cell holds {count} atoms or more, expected at most {MAX_ATOMS}")
 
 
 def _same_but_origin(group: gemmi.SpaceGroup, other: gemmi.SpaceGroup) -> bool:
@@ -259,10 +296,9 @@ def _conventional(crystal: Crystal) -> Crystal:
     """Return the conventional cell and its space group, found by spglib where the file gives a smaller cell."""
     import spglib
 
-    kinds = {key: i for i, key in enumerate(sorted(set(_site_keys(crystal).values())))}
-    keys = _site_keys(crystal)
-    positions = np.array(list(keys))
-    numbers = [kinds[key] + 1 for key in keys.values()]
+    positions, contents = site_contents(crystal)
+    kinds = sorted({species_of(site) for site in contents})
+    numbers = [kinds.index(species_of(site)) + 1 for site in contents]
     cell = (crystal.direct_basis(), positions, numbers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -273,17 +309,14 @@ def _conventional(crystal: Crystal) -> Crystal:
     n_standard = len(dataset.std_types)
     if crystal.space_group == dataset.number and n_standard == len(positions):
         return crystal
-    by_number = {number: key for key, number in kinds.items()}
-    elements: list[str] = []
     rows: list[np.ndarray] = []
-    occupancies: list[float] = []
-    b_iso: list[float] = []
-    for xyz, kind in zip(dataset.std_positions, dataset.std_types, strict=True):
-        for element, occupancy, b in by_number[int(kind) - 1]:
-            elements.append(element)
+    atoms: list[tuple[str, float, float]] = []
+    for xyz, first in zip(dataset.std_positions, standard_origins(dataset), strict=True):
+        same = np.flatnonzero(dataset.crystallographic_orbits == dataset.crystallographic_orbits[first])
+        for place, (element, occupancy, _) in enumerate(contents[first]):
             rows.append(xyz % 1.0)
-            occupancies.append(occupancy)
-            b_iso.append(b)
+            atoms.append((element, occupancy, float(np.mean([contents[i][place][2] for i in same]))))
+    elements, occupancies, b_iso = zip(*atoms, strict=True)
     lengths = np.linalg.norm(dataset.std_lattice, axis=1)
     unit = dataset.std_lattice / lengths[:, None]
     angles = [
@@ -292,7 +325,7 @@ def _conventional(crystal: Crystal) -> Crystal:
     return Crystal(
         crystal.name,
         (*(float(x) for x in lengths), *(round(x, 6) for x in angles)),
-        tuple(elements),
+        elements,
         np.array(rows),
         np.array(occupancies),
         np.array(b_iso),
@@ -301,12 +334,25 @@ def _conventional(crystal: Crystal) -> Crystal:
     )
 
 
-def _site_keys(crystal: Crystal) -> dict[tuple[float, ...], tuple[tuple[str, float, float], ...]]:
-    """Return for each position what sits there: (element, occupancy, B) in order."""
+def site_contents(crystal: Crystal) -> tuple[np.ndarray, list[tuple[tuple[str, float, float], ...]]]:
+    """Return the distinct positions (n, 3) of a crystal, and (element, occupancy, B) of what shares each, in order."""
     sites: dict[tuple[float, ...], list[tuple[str, float, float]]] = {}
     for element, xyz, occupancy, b in zip(
         crystal.elements, crystal.positions, crystal.occupancies, crystal.b_iso, strict=True
     ):
         key = tuple((np.round(xyz, 4) % 1.0).tolist())
         sites.setdefault(key, []).append((element, float(round(occupancy, 6)), float(b)))
-    return {key: tuple(sorted(value)) for key, value in sites.items()}
+    return np.array(list(sites)), [tuple(sorted(value)) for value in sites.values()]
+
+
+def species_of(site: tuple[tuple[str, float, float], ...]) -> tuple[tuple[str, float], ...]:
+    """Return what makes two sites the same to a symmetry operation: displacements are measured, and may differ a little."""
+    return tuple((element, occupancy) for element, occupancy, _ in site)
+
+
+def standard_origins(dataset: Any) -> np.ndarray:
+    """Return the site of the given cell that each site of spglib's standard cell is a copy of."""
+    first = {
+        int(primitive): site for site, primitive in reversed(list(enumerate(dataset.mapping_to_primitive)))
+    }
+    return np.array([first[int(primitive)] for primitive in dataset.std_mapping_to_primitive])

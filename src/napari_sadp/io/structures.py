@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from napari_sadp.errors import StructureError
 from napari_sadp.io.cif import load_crystal
-from napari_sadp.simulation.catalogue import find_source, find_structure, search_catalogue
+from napari_sadp.simulation.catalogue import find_source, find_structure, group_number, search_catalogue
 
 if TYPE_CHECKING:
     import os
@@ -21,7 +21,7 @@ def load_structure(name: str | os.PathLike[str]) -> Crystal:
     Parameters
     ----------
     name : str or path-like
-        Path of a CIF; or formula of the catalogue, alone (``"Si"``) or with the group (``"Si:227"``); or source id of
+        Path of a CIF; or formula of the catalogue, alone (``"Si"``) or with the group (``"Si:227"``, ``"Si:Fd-3m"``); or source id of
         an entry (``"mp-149"``). Of several entries with the formula, the one with the fewest atoms.
 
     Returns
@@ -34,7 +34,7 @@ def load_structure(name: str | os.PathLike[str]) -> Crystal:
     StructureError
         If there is no such file and no such entry, or the structure is unusable.
     ValueError
-        If what follows the colon is no space-group number.
+        If what follows the colon is no space group.
 
     Examples
     --------
@@ -46,9 +46,11 @@ def load_structure(name: str | os.PathLike[str]) -> Crystal:
         return load_crystal(name)
     formula, colon, group = text.partition(":")
     if colon:
-        if not group.isdigit():
-            raise ValueError(f"structure is {text!r}, expected Formula:group with a number, such as Si:227")
-        return find_structure(formula, int(group)).crystal()
+        try:
+            number = group_number(group)
+        except ValueError as error:
+            raise ValueError(f"structure is {text!r}: {error}") from None
+        return find_structure(formula, number).crystal()
     found = find_source(text)
     if found is None and not search_catalogue(formula=text):
         raise StructureError(

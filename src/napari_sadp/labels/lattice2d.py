@@ -45,15 +45,15 @@ def planar_basis(zone: tuple[int, int, int]) -> np.ndarray:
     else:
         d = gcd(u, v)
         # solve u x + v y = d, so that (x, y, 0) w/d completes (v, -u, 0)/d to a basis
-        x, y = _bezout(u, v)
+        x, y = bezout(u, v)
         rows = np.array([[v // d, -u // d, 0], [-w * x, -w * y, d]])
     if np.dot(np.cross(*rows), zone) < 0:
         rows = rows[::-1]
     return rows
 
 
-def _bezout(a: int, b: int) -> tuple[int, int]:
-    """Return (x, y) with ``a x + b y = gcd(a, b)`` > 0."""
+def bezout(a: int, b: int) -> tuple[int, int]:
+    """Return (x, y) with ``a x + b y = gcd(a, b)`` >= 0."""
     old_r, r, old_x, x, old_y, y = a, b, 1, 0, 0, 1
     while r:
         q = old_r // r

@@ -74,3 +74,53 @@ def visible_pattern(
                     best = (len(absent), item.index)
                 break
     return VisiblePattern(basis, None if best is None else best[1])
+
+
+#: Sublattices of these indices are the ones that weak spots leave; of a prime, since every other lies in one of them.
+_PRIMES = (2, 3, 5, 7)
+
+
+def deciding_spots(
+    nodes: np.ndarray, seen: VisiblePattern, metric: np.ndarray, scheme: PatternScheme
+) -> list[np.ndarray]:
+    """Return the sets of spots of which one each must be seen for a pattern to look like this one.
+
+    A set of spots spans a lattice unless all of it lies on a row or on one of the maximal sublattices, whose indices are
+    primes; and the pattern has the absences of its class unless more of its spots are missing than those.
+
+    Parameters
+    ----------
+    nodes : (n, 2) ndarray of int
+        The visible nodes, the origin left out.
+    seen : VisiblePattern
+        Their pattern.
+    metric : (2, 2) ndarray of int
+        Gram matrix of the basis of the nodes.
+    scheme : PatternScheme
+        The classes.
+
+    Returns
+    -------
+    list of (n,) ndarray of bool
+        Not empty ones, each once.
+    """
+    within = np.rint(nodes @ np.linalg.inv(seen.basis)).astype(int)
+    m, n = within.T
+    found = []
+    for prime in _PRIMES:
+        # the sublattices of index p are the zeros of m + k n and of n, modulo p
+        found += [(m + k * n) % prime != 0 for k in range(prime)] + [n % prime != 0]
+    shortest = within[np.argmin(np.einsum("ni,ij,nj->n", nodes, metric, nodes))]
+    found.append(m * shortest[1] != n * shortest[0])
+    form = gram(seen.basis, metric)
+    shape = shape_key((form[0], abs(form[1]), form[2]))
+    operations = [np.rint(np.linalg.inv(c)).astype(int) for c in congruent_bases(seen.basis, metric)]
+    for item in scheme.classes:
+        if item.appearance.shape == shape and item.appearance.absent:
+            absent = set(item.appearance.absent)
+            found += [
+                np.array([node in absent for node in map(tuple, (within @ operation).tolist())])
+                for operation in operations
+            ]
+    different = {mask.tobytes(): mask for mask in found if mask.any()}
+    return list(different.values())

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 
 from napari_sadp._validate import check_option, check_range
+from napari_sadp.errors import CheckpointError
 from napari_sadp.models._triton import keep_triton_out
 
 keep_triton_out()
@@ -55,6 +56,37 @@ def build_resnet(architecture: Architecture, n_classes: int) -> torch.nn.Module:
     network.conv1 = torch.nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
     torch.nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     return network
+
+
+def load_imagenet(network: torch.nn.Module, architecture: Architecture) -> None:
+    """Give a network the weights that torchvision has for ImageNet, downloading them upon the first use.
+
+    The weights of the three colours of the first layer are added, so that grey images give what they gave; the last layer
+    stays as it is.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Made by `build_resnet`.
+    architecture : str
+        Its architecture.
+
+    Raises
+    ------
+    CheckpointError
+        If the weights cannot be downloaded.
+    """
+    weights = tvm.get_model_weights(architecture).DEFAULT
+    try:
+        state = weights.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"initial is 'imagenet': torchvision cannot download {weights.url} ({error}); copy it to "
+            f"{torch.hub.get_dir()}/checkpoints/, or start from scratch"
+        ) from error
+    state["conv1.weight"] = state["conv1.weight"].sum(dim=1, keepdim=True)
+    kept = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    network.load_state_dict(network.state_dict() | kept)
 
 
 def choose_device(device: str = "auto") -> torch.device:

@@ -20,16 +20,16 @@ Metherell, Diffraction of electrons by perfect crystals, in Electron Microscopy 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from napari_sadp._units import ELECTRON_MASS, ELEMENTARY_CHARGE, LIGHT_SPEED, electron_wavelength
 from napari_sadp._validate import check_option, check_range, check_zone_axis
-from napari_sadp.simulation.kinematic import SpotPattern, excitation_error, zone_frame
+from napari_sadp.simulation.bloch_solvers import Problem, solve_numpy, solve_torch
+from napari_sadp.simulation.frames import zone_frame
+from napari_sadp.simulation.kinematic import MAX_TILT_MRAD, SpotPattern, excitation_error, incident_waves
 from napari_sadp.simulation.zone_potential import (
-    Reduction,
-    ZonePotential,
     excitable_basis,
     reduce_by_symmetry,
     zone_nodes,
@@ -144,19 +144,6 @@ class BlochResult:
             relative[keep],
             self.excitation_error[keep],
         )
-
-
-@dataclass(frozen=True, eq=False)
-class _Problem:
-    """One zone axis of one crystal, ready for the eigenvalue problem."""
-
-    crystal: Crystal
-    zone: tuple[int, int, int]
-    tilt_mrad: tuple[float, float]
-    potential: ZonePotential
-    reduction: Reduction
-    g: np.ndarray  # (n, 3) in the frame of the zone [1/Å]
-    excitation: np.ndarray  # (azimuths, n) [1/Å]
 
 
 def simulate_bloch(
@@ -309,7 +296,7 @@ def simulate_bloch_batch(
         )
         for c, z, tilt in zip(crystals, zones, tilts, strict=True)
     ]
-    solve = _solve_numpy if device == "cpu" else _solve_torch
+    solve = solve_numpy if device == "cpu" else solve_torch
     solved = solve(problems, _matrix_scale(voltage_kv), 10.0 * thickness, absorption, dtype, device)
     return [
         _result(problem, intensity, voltage_kv, thickness, precession_mrad, absorption)
@@ -336,12 +323,14 @@ def _prepare(
     n_beams_max: int,
     precession_mrad: float | None,
     n_azimuths: int,
-) -> _Problem:
+) -> Problem:
     """Select the beams of a zone axis and build their potential."""
     zone = check_zone_axis(zone)
     tilt = np.asarray(tilt_mrad, dtype=float)
-    if tilt.shape != (2,) or not np.isfinite(tilt).all() or np.abs(tilt).max() > 200:
-        raise ValueError(f"tilt_mrad is {tilt_mrad!r}, expected two numbers in [-200, 200] mrad")
+    if tilt.shape != (2,) or not np.isfinite(tilt).all() or np.abs(tilt).max() > MAX_TILT_MRAD:
+        raise ValueError(
+            f"tilt_mrad is {tilt_mrad!r}, expected two numbers in [-{MAX_TILT_MRAD:g}, {MAX_TILT_MRAD:g}] mrad"
+        )
     frame = zone_frame(crystal, zone)
     basis = excitable_basis(crystal, zone, g_max)
     if basis is None:
@@ -359,18 +348,14 @@ def _prepare(
     beams, excitation = beams[kept], excitation[:, kept]
     potential = zone_potential(crystal, zone, frame, basis, beams)
     reduction = reduce_by_symmetry(potential, symmetric=not directions.any())
-    return _Problem(
+    return Problem(
         crystal, zone, (float(tilt[0]), float(tilt[1])), potential, reduction, beams @ to_frame, excitation
     )
 
 
 def _excitation_errors(g: np.ndarray, directions_mrad: np.ndarray, voltage_kv: float) -> np.ndarray:
     """Return s_g (k, n) [1/Å] for incident beams tilted by directions (k, 2)."""
-    wave_number = 1 / electron_wavelength(voltage_kv)
-    in_plane = wave_number * 1e-3 * directions_mrad
-    # the beam travels from the viewer's side into the page: along -z
-    along = -np.sqrt(wave_number**2 - (in_plane**2).sum(axis=1))
-    return np.stack([excitation_error(g, np.array([*xy, z])) for xy, z in zip(in_plane, along, strict=True)])
+    return excitation_error(g, incident_waves(voltage_kv, directions_mrad))
 
 
 def _strongest_beams(beams: np.ndarray, mean_error: np.ndarray, n_beams_max: int) -> np.ndarray:
@@ -389,93 +374,8 @@ def _strongest_beams(beams: np.ndarray, mean_error: np.ndarray, n_beams_max: int
     return np.concatenate([direct, others[:n]])
 
 
-def _solve_numpy(
-    problems: list[_Problem],
-    scale: float,
-    thickness: np.ndarray,
-    absorption: float,
-    dtype: Precision,
-    device: str,
-) -> list[np.ndarray]:
-    """Return the intensities (t, n) of each problem, by LAPACK.
-
-    On a CPU torch calls the same LAPACK routine matrix by matrix: it would cost its import and gain nothing.
-    """
-    solved = []
-    for problem in problems:
-        reduction = problem.reduction
-        coupling = scale * reduction.interaction
-        if dtype == "float32":
-            coupling = coupling.astype(np.complex64 if np.iscomplexobj(coupling) else np.float32)
-        mean = np.zeros((len(thickness), len(problem.g)))
-        for excitation in problem.excitation:
-            diagonal = excitation[reduction.representatives].astype(dtype)
-            values, waves = np.linalg.eigh(coupling + np.diag(diagonal))
-            decay = 0.0
-            if absorption:
-                first_order = (waves.conj() * (coupling @ waves)).real.sum(axis=0)
-                decay = absorption * (first_order + scale * problem.potential.mean)
-            phase = np.exp(2j * np.pi * np.outer(values + 1j * decay, thickness))
-            amplitude = waves @ (waves[0].conj()[:, None] * phase)
-            mean += _per_beam((np.abs(amplitude) ** 2).T, reduction)
-        solved.append(mean / len(problem.excitation))
-    return solved
-
-
-def _solve_torch(
-    problems: list[_Problem],
-    scale: float,
-    thickness: np.ndarray,
-    absorption: float,
-    dtype: Precision,
-    device: str,
-) -> list[np.ndarray]:
-    """Return the intensities (t, n) of each problem, by one batch of matrices on a torch device.
-
-    Smaller matrices are filled up with levels that couple to nothing, so that any problems share a batch.
-    """
-    import torch
-
-    real = getattr(torch, dtype)
-    place: dict[str, Any] = {"device": device}
-    size = max(len(p.reduction.representatives) for p in problems)
-    counts = [len(p.excitation) for p in problems]
-    any_complex = any(np.iscomplexobj(p.reduction.interaction) for p in problems)
-    coupling = np.zeros((len(problems), size, size), dtype=complex if any_complex else float)
-    diagonal = np.zeros((sum(counts), size))
-    for i, problem in enumerate(problems):
-        m = len(problem.reduction.representatives)
-        coupling[i, :m, :m] = scale * problem.reduction.interaction
-        rows = slice(sum(counts[:i]), sum(counts[: i + 1]))
-        diagonal[rows, :m] = problem.excitation[:, problem.reduction.representatives]
-    matter = torch.as_tensor(coupling, dtype=real.to_complex() if any_complex else real, **place)
-    matter = matter.repeat_interleave(torch.as_tensor(counts, **place), dim=0)
-    level = torch.as_tensor(diagonal, dtype=real, **place)
-    values, waves = torch.linalg.eigh(matter + torch.diag_embed(level))
-    depth = torch.as_tensor(thickness, dtype=real, **place)
-    decay = torch.zeros_like(values)
-    if absorption:
-        means = np.repeat([scale * p.potential.mean for p in problems], counts)
-        first_order = (waves.conj() * (matter @ waves)).real.sum(dim=-2)
-        decay = absorption * (first_order + torch.as_tensor(means, dtype=real, **place)[:, None])
-    angle = 2 * torch.pi * values[..., None] * depth
-    phase = torch.polar(torch.exp(-2 * torch.pi * decay[..., None] * depth), angle)
-    amplitude = waves.to(phase.dtype) @ (waves[:, 0, :].conj()[..., None] * phase)
-    strength = (amplitude.abs() ** 2).swapaxes(-1, -2).cpu().numpy().astype(np.float64)
-    parts = zip(problems, np.split(strength, np.cumsum(counts)[:-1]), strict=True)
-    return [
-        _per_beam(part[..., : len(p.reduction.representatives)].mean(axis=0), p.reduction)
-        for p, part in parts
-    ]
-
-
-def _per_beam(combined: np.ndarray, reduction: Reduction) -> np.ndarray:
-    """Share the intensities (t, m) of the combinations among their beams (t, n)."""
-    return combined[:, reduction.combination] * reduction.share
-
-
 def _result(
-    problem: _Problem,
+    problem: Problem,
     intensity: np.ndarray,
     voltage_kv: float,
     thickness: np.ndarray,

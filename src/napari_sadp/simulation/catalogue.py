@@ -53,7 +53,8 @@ class CatalogueEntry:
     mirrored : bool
         Whether it is the mirror image of a structure of the enantiomorphic group.
     sites : tuple
-        (species with occupancies, multiplicity, Wyckoff letter, coordinates) of the asymmetric unit.
+        (species, multiplicity, Wyckoff letter, coordinates) of the asymmetric unit; a species is element, occupancy, and B
+        [Å^2] where its source gives one.
     """
 
     formula: str
@@ -74,7 +75,7 @@ class CatalogueEntry:
     @property
     def elements(self) -> frozenset[str]:
         """Symbols of the elements in it."""
-        return frozenset(element for site in self.sites for element, _ in site[0])
+        return frozenset(element for site in self.sites for element, *_ in site[0])
 
     @cached_property
     def key(self) -> str:
@@ -93,23 +94,25 @@ class CatalogueEntry:
         elements: list[str] = []
         positions: list[np.ndarray] = []
         occupancies: list[float] = []
+        b_iso: list[float] = []
         for species, multiplicity, _, xyz in self.sites:
             orbit = expand_sites(group, np.asarray(xyz))
             if len(orbit) != multiplicity:
                 raise StructureError(
                     f"{self.formula} ({self.source_id}): site {xyz} has {len(orbit)} equivalents, expected {multiplicity}"
                 )
-            for element, occupancy in species:
+            for element, occupancy, *displacement in species:
                 elements += [element] * len(orbit)
                 positions.append(orbit)
                 occupancies += [occupancy] * len(orbit)
+                b_iso += (displacement or [DEFAULT_B_ISO]) * len(orbit)
         return Crystal(
             self.formula,
             tuple(self.cell),
             tuple(elements),
             np.concatenate(positions),
             np.array(occupancies),
-            np.full(len(elements), DEFAULT_B_ISO),
+            np.array(b_iso),
             self.space_group,
             f"{self.source} {self.source_id}, {self.licence}",
         )
@@ -215,7 +218,7 @@ def composition(formula: str) -> dict[str, float] | None:
 def search_catalogue(
     *,
     formula: str | None = None,
-    space_group: int | None = None,
+    space_group: int | str | None = None,
     behaviour: str | None = None,
     elements: Collection[str] = (),
 ) -> tuple[CatalogueEntry, ...]:
@@ -225,8 +228,8 @@ def search_catalogue(
     ----------
     formula : str, optional
         Formula; the order of the elements and a common factor do not matter.
-    space_group : int, optional
-        Number.
+    space_group : int or str, optional
+        Number or Hermann-Mauguin symbol, such as ``"Fd-3m"``.
     behaviour : str, optional
         Extinction behaviour: the number of the group, for 227 with the letter of the positions that are occupied
         (``"227a"``, ``"227b"``, ``"227g"``).
@@ -248,12 +251,11 @@ def search_catalogue(
     >>> {entry.behaviour.name for entry in search_catalogue(formula="ZnV2O4", space_group=227)}
     {'227g'}
     """
-    if space_group is not None:
-        behaviours(space_group)
+    number = None if space_group is None else group_number(space_group)
     if behaviour is not None:
         known = re.match(r"\d{1,3}", behaviour)
-        number = int(known[0]) if known else 0
-        options = [b.name for b in behaviours(number)] if 1 <= number <= 230 else ["225", "227a", "227b"]
+        stated = int(known[0]) if known else 0
+        options = [b.name for b in behaviours(stated)] if 1 <= stated <= 230 else ["225", "227a", "227b"]
         check_option("behaviour", behaviour, options)
     for element in elements:
         if gemmi.Element(element).atomic_number == 0:
@@ -262,22 +264,47 @@ def search_catalogue(
     return tuple(
         entry
         for entry in load_catalogue()
-        if space_group in (None, entry.space_group)
+        if number in (None, entry.space_group)
         and (formula is None or formula == entry.formula or (wanted and wanted == composition(entry.formula)))
         and entry.elements >= set(elements)
         and behaviour in (None, entry.behaviour.name)
     )
 
 
-def find_structure(formula: str, space_group: int | None = None) -> CatalogueEntry:
+def group_number(space_group: int | str) -> int:
+    """Return the number of a space group given by number or Hermann-Mauguin symbol.
+
+    Raises
+    ------
+    ValueError
+        If there is no such group.
+
+    Examples
+    --------
+    >>> group_number("Fd-3m"), group_number("225")
+    (227, 225)
+    """
+    if isinstance(space_group, str) and not space_group.isdecimal():
+        found = gemmi.find_spacegroup_by_name(space_group)
+        if found is None:
+            raise ValueError(
+                f"space group is {space_group!r}, expected a number from 1 to 230 or a symbol such as 'Fm-3m'"
+            )
+        return found.number
+    number = int(space_group) if isinstance(space_group, str) else space_group
+    behaviours(number)  # a ValueError for a number that is none
+    return number
+
+
+def find_structure(formula: str, space_group: int | str | None = None) -> CatalogueEntry:
     """Return the first structure with a formula, the one with the fewest atoms.
 
     Parameters
     ----------
     formula : str
         Formula such as ``"CsCl"``; the order of the elements does not matter.
-    space_group : int, optional
-        Number of the space group.
+    space_group : int or str, optional
+        Number or Hermann-Mauguin symbol of the space group.
 
     Returns
     -------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import gemmi
 import numpy as np
@@ -40,7 +41,7 @@ class Crystal:
     Raises
     ------
     StructureError
-        If the arrays disagree, an element is unknown, or atoms of full sites overlap.
+        If the arrays disagree, an element is unknown, an occupancy is not in 0 to 1, or a B is negative.
     """
 
     name: str
@@ -55,12 +56,20 @@ class Crystal:
     def __post_init__(self) -> None:
         n = len(self.elements)
         for name, shape in (("positions", (n, 3)), ("occupancies", (n,)), ("b_iso", (n,))):
-            value = np.asarray(getattr(self, name), dtype=np.float64)
+            value = np.array(getattr(self, name), dtype=np.float64)
             if value.shape != shape or not np.isfinite(value).all():
                 raise StructureError(f"{self.name}: {name} has shape {value.shape}, expected finite {shape}")
+            value.flags.writeable = False  # what is worked out from a crystal is remembered with it
             object.__setattr__(self, name, value)
         if n == 0:
             raise StructureError(f"{self.name}: the cell holds no atom")
+        for name, highest in (("occupancies", 1.0), ("b_iso", np.inf)):
+            value = getattr(self, name)
+            wrong = np.flatnonzero((value < 0) | (value > highest + 1e-3))
+            if len(wrong):
+                raise StructureError(
+                    f"{self.name}: {name} of {self.elements[wrong[0]]} is {value[wrong[0]]:g}, expected 0 to {highest:g}"
+                )
         for element in set(self.elements):
             if gemmi.Element(element).atomic_number == 0:
                 raise StructureError(f"{self.name}: {element!r} is no chemical element")
@@ -83,12 +92,20 @@ class Crystal:
         (3, 3) ndarray of float64
             Cartesian components, a along x, b in the xy plane.
         """
-        return np.linalg.inv(self.direct_basis()).T
+        return self._bases[1]
 
     def direct_basis(self) -> np.ndarray:
         """Return a, b, c as rows [Å], a along x, b in the xy plane."""
+        return self._bases[0]
+
+    @cached_property
+    def _bases(self) -> tuple[np.ndarray, np.ndarray]:
         # exactly the orthogonalisation matrix of the Protein Data Bank, whose columns are a, b, c
-        return np.array(gemmi.UnitCell(*self.cell).orth.mat.tolist()).T
+        direct = np.array(gemmi.UnitCell(*self.cell).orth.mat.tolist()).T
+        reciprocal = np.linalg.inv(direct).T
+        for basis in (direct, reciprocal):
+            basis.flags.writeable = False
+        return direct, reciprocal
 
 
 def expand_sites(space_group: gemmi.SpaceGroup, xyz: np.ndarray, tolerance: float = 1e-3) -> np.ndarray:

@@ -1,16 +1,20 @@
-"""Kinematic diffraction: structure factors, excitation errors, and the spots of a zone-axis pattern."""
+"""Kinematic diffraction: excitation errors, relrods, and the spots of a zone-axis pattern.
+
+`diffracted_beams` is the whole engine: a dot product, a weight and a mask, for many orientations at once. `simulate_kinematic`
+gives it one zone axis, `napari_sadp.simulation.orientations` any orientations.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from napari_sadp._units import electron_wavelength
 from napari_sadp._validate import check_option, check_range, check_zone_axis
-from napari_sadp.labels.lattice2d import planar_basis
-from napari_sadp.simulation.scattering import electron_scattering_factor
+from napari_sadp.simulation.frames import zone_frame
+from napari_sadp.simulation.reflections import zone_reflections
 
 if TYPE_CHECKING:
     from napari_sadp.simulation.crystal import Crystal
@@ -18,10 +22,10 @@ if TYPE_CHECKING:
 Relrod = Literal["gaussian", "sinc", "none"]
 RELRODS: tuple[str, ...] = ("gaussian", "sinc", "none")
 
-#: |F|^2 below this fraction of the sum of |f|^2 of the atoms is rounding, not scattering: set to exactly zero.
-_ROUNDING = 1e-18
-#: Atoms times reflections handled at once, to bound the memory (complex128, 16 bytes each).
-_CHUNK = 4_000_000
+#: Largest tilt of the incident beam [mrad].
+MAX_TILT_MRAD = 200.0
+#: Factor of the intensity by the excitation error below which a beam does not exist.
+NO_BEAM = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,80 +67,61 @@ class SpotPattern:
         return np.hypot(*self.g_xy.T)
 
 
-def structure_factors(crystal: Crystal, hkl: np.ndarray) -> np.ndarray:
-    """Return the electron structure factors.
-
-    ``F(hkl) = sum_j o_j f_j(g/2) exp(-B_j g^2 / 4) exp(2 pi i (h x_j + k y_j + l z_j))``
-
-    Parameters
-    ----------
-    crystal : Crystal
-        Complete cell.
-    hkl : (n, 3) ndarray of int
-        Miller indices.
-
-    Returns
-    -------
-    (n,) ndarray of complex128
-        F [Å]; exactly zero where the sum cancels to rounding, as for every systematic absence.
-
-    References
-    ----------
-    International Tables for Crystallography C (2006), section 4.3.1. doi:10.1107/97809553602060000593
-    """
-    hkl = np.asarray(hkl, dtype=np.int64).reshape(-1, 3)
-    g_squared = ((hkl @ crystal.reciprocal_basis()) ** 2).sum(axis=1)
-    total = np.zeros(len(hkl), dtype=complex)
-    scale = np.zeros(len(hkl))
-    kinds: dict[tuple[str, float], list[int]] = {}
-    for index, key in enumerate(zip(crystal.elements, crystal.b_iso.tolist(), strict=True)):
-        kinds.setdefault(key, []).append(index)
-    for (element, b_iso), members in kinds.items():
-        form = electron_scattering_factor(element, np.sqrt(g_squared)) * np.exp(-b_iso * g_squared / 4)
-        occupancy, position = crystal.occupancies[members], crystal.positions[members]
-        step = max(1, _CHUNK // len(members))
-        for start in range(0, len(hkl), step):
-            part = slice(start, start + step)
-            phase = np.exp(2j * np.pi * (hkl[part] @ position.T))
-            total[part] += form[part] * (phase @ occupancy)
-        scale += (form * occupancy.sum()) ** 2
-    total[np.abs(total) ** 2 <= _ROUNDING * scale] = 0.0
-    return total
-
-
-def excitation_error(g_vectors: np.ndarray, wave_vector: np.ndarray) -> np.ndarray:
+def excitation_error(g_vectors: Any, wave_vectors: Any) -> Any:
     """Return the distance of reciprocal-lattice nodes from the Ewald sphere along the beam.
 
     ``s_g = (K^2 - |k + g|^2) / (2 K) = -(2 k.g + g^2) / (2 K)``
 
     Parameters
     ----------
-    g_vectors : (n, 3) ndarray of float
+    g_vectors : (n, 3) ndarray or torch.Tensor
         Reciprocal-lattice vectors [1/Å].
-    wave_vector : (3,) ndarray of float
-        Incident wave vector k, of length K = 1/wavelength [1/Å].
+    wave_vectors : (3,) or (b, 3) ndarray or torch.Tensor
+        Incident wave vectors k, of length K = 1/wavelength [1/Å].
 
     Returns
     -------
-    (n,) ndarray of float64
+    (n,) or (b, n) ndarray or torch.Tensor
         s_g [1/Å], negative outside the sphere.
 
     References
     ----------
     Williams & Carter, Transmission Electron Microscopy (2009), chapter 12. doi:10.1007/978-0-387-76501-3
     """
-    length = np.linalg.norm(wave_vector)
-    return -(2 * g_vectors @ wave_vector + (g_vectors**2).sum(axis=1)) / (2 * length)
+    length = (wave_vectors**2).sum(-1)[..., None] ** 0.5
+    return -(wave_vectors @ g_vectors.T + 0.5 * (g_vectors**2).sum(-1)) / length
 
 
-def relrod_weight(s: np.ndarray, thickness_nm: float, relrod: Relrod) -> np.ndarray:
+def incident_waves(voltage_kv: float | np.ndarray, tilt_mrad: np.ndarray) -> np.ndarray:
+    """Return incident wave vectors of length K = 1/wavelength [1/Å] in the frames of their patterns.
+
+    Parameters
+    ----------
+    voltage_kv : float or (b,) ndarray
+        Accelerating voltage [kV].
+    tilt_mrad : (b, 2) ndarray of float
+        Tilts towards x and y [mrad].
+
+    Returns
+    -------
+    (b, 3) ndarray of float64
+        Without a tilt along -z: the beam travels from the viewer's side into the page.
+    """
+    wavelengths = {kv: electron_wavelength(kv) for kv in set(np.ravel(voltage_kv).tolist())}
+    wave_number = np.array([1 / wavelengths[kv] for kv in np.ravel(voltage_kv).tolist()])[:, None]
+    in_plane = 1e-3 * wave_number * tilt_mrad
+    along = -np.sqrt(wave_number**2 - (in_plane**2).sum(axis=1, keepdims=True))
+    return np.concatenate([in_plane, np.broadcast_to(along, (len(in_plane), 1))], axis=1)
+
+
+def relrod_weight(s: Any, thickness_nm: Any, relrod: Relrod) -> Any:
     """Return the factor of the intensity at an excitation error.
 
     Parameters
     ----------
-    s : (n,) ndarray of float
+    s : (n,) ndarray or torch.Tensor
         Excitation error [1/Å].
-    thickness_nm : float
+    thickness_nm : float or (n,) array
         Thickness of the crystal t [nm].
     relrod : {"gaussian", "sinc", "none"}
         ``sinc``: ``sinc^2(t s)`` of a parallel-sided crystal; ``gaussian``: the Gaussian with the same curvature at
@@ -144,64 +129,97 @@ def relrod_weight(s: np.ndarray, thickness_nm: float, relrod: Relrod) -> np.ndar
 
     Returns
     -------
-    (n,) ndarray of float64
+    (n,) ndarray or torch.Tensor
         0 to 1.
     """
     check_option("relrod", relrod, RELRODS)
     if relrod == "none":
-        return np.ones_like(s)
+        return 0.0 * s + 1.0
     phase = 10.0 * thickness_nm * s
-    return np.sinc(phase) ** 2 if relrod == "sinc" else np.exp(-((np.pi * phase) ** 2) / 3)
+    if relrod == "gaussian":
+        power = -((np.pi * phase) ** 2) / 3
+        return np.exp(power) if isinstance(power, np.ndarray) else power.exp()
+    return (np.sinc(phase) if isinstance(phase, np.ndarray) else phase.sinc()) ** 2
 
 
-def zone_frame(crystal: Crystal, zone: tuple[int, int, int]) -> np.ndarray:
-    """Return the right-handed frame of a zone axis: rows x (right), y (up), z (the axis, at the viewer).
+def largest_excitation_error(thickness_nm: Any, relrod: Relrod) -> Any:
+    """Return where a relrod ends [1/Å]: no weight of `NO_BEAM` beyond it; infinity where it has no end."""
+    if relrod == "gaussian":
+        return np.sqrt(-3 * np.log(NO_BEAM)) / (10 * np.pi * np.asarray(thickness_nm, dtype=float))
+    return np.full(np.shape(thickness_nm), np.inf)
 
-    x lies along the shortest reciprocal-lattice vector of the zero-order zone, so that the frame does not depend on the
-    setting of the cell in space.
+
+class Beams(NamedTuple):
+    """Diffracted beams of many patterns in one list, pattern by pattern.
+
+    Parameters
+    ----------
+    pattern : (m,) array of int
+        Pattern of each beam, ascending.
+    node : (m,) array of int
+        Its reflection.
+    g_xy : (m, 2) array
+        Its place in the pattern [1/Å].
+    excitation_error : (m,) array
+        s_g [1/Å].
+    intensity : (m,) array
+        |F|^2 times the weight of the relrod [Å^2].
     """
-    axis = np.asarray(zone, dtype=float) @ crystal.direct_basis()
-    z = axis / np.linalg.norm(axis)
-    plane = planar_basis(zone) @ crystal.reciprocal_basis()
-    a, b = plane
-    while True:  # Gauss reduction in floating point
-        if b @ b < a @ a:
-            a, b = b, a
-        shift = np.rint(a @ b / (a @ a))
-        if shift == 0:
-            break
-        b = b - shift * a
-    x = a / np.linalg.norm(a)
-    return np.stack([x, np.cross(z, x), z])
+
+    pattern: Any
+    node: Any
+    g_xy: Any
+    excitation_error: Any
+    intensity: Any
 
 
-def _reflections(crystal: Crystal, zone: tuple[int, int, int], g_max: float, laue_zones: int) -> np.ndarray:
-    """Return all (h, k, l) but the origin of Laue zones -laue_zones..laue_zones within a cylinder of radius g_max."""
-    basis = planar_basis(zone)
-    # one vector that reaches the first Laue zone: h.uvw = 1
-    step = next(
-        np.array([h, k, w])
-        for size in range(1, 64)
-        for h in range(-size, size + 1)
-        for k in range(-size, size + 1)
-        for w in range(-size, size + 1)
-        if np.dot((h, k, w), zone) == 1
-    )
-    reciprocal = crystal.reciprocal_basis()
-    frame = zone_frame(crystal, zone)
-    plane = (basis @ reciprocal) @ frame[:2].T
-    inverse = np.linalg.inv(plane)
-    found = []
-    for order in range(-laue_zones, laue_zones + 1):
-        offset = (order * step @ reciprocal) @ frame[:2].T
-        shift = -np.rint(offset @ inverse).astype(int)
-        reach = np.ceil(g_max * np.linalg.norm(inverse, axis=0) + 1).astype(int)
-        m, n = (axis.ravel() for axis in np.mgrid[-reach[0] : reach[0] + 1, -reach[1] : reach[1] + 1])
-        hkl = np.stack([m + shift[0], n + shift[1]], axis=1) @ basis + order * step
-        inside = np.hypot(*((hkl @ reciprocal) @ frame[:2].T).T) <= g_max
-        found.append(hkl[inside])
-    hkl = np.concatenate(found)
-    return hkl[np.any(hkl != 0, axis=1)]
+def diffracted_beams(
+    g: Any,
+    strength: Any,
+    frames: Any,
+    wave_vectors: Any,
+    thickness_nm: Any,
+    *,
+    relrod: Relrod,
+    s_max: Any,
+    g_max: float,
+) -> Beams:
+    """Return the beams of reflections in some orientations: the kinematic engine, for numpy and torch arrays.
+
+    Parameters
+    ----------
+    g : (n, 3) array
+        Reciprocal-lattice vectors in the frame of the crystal [1/Å].
+    strength : (n,) array
+        |F|^2 [Å^2].
+    frames : (b, 3, 3) array
+        Axes x (right), y (up), z (at the viewer) of each pattern as rows, in the frame of the crystal.
+    wave_vectors : (b, 3) array
+        Incident wave vectors on those axes [1/Å].
+    thickness_nm : (b,) array
+        Thicknesses [nm].
+    relrod : {"gaussian", "sinc", "none"}
+        See `relrod_weight`.
+    s_max : (b,) array
+        Largest |s_g| [1/Å].
+    g_max : float
+        Largest distance from the direct beam [1/Å].
+
+    Returns
+    -------
+    Beams
+        In the order of `g` within a pattern.
+    """
+    waves = (wave_vectors[:, None] @ frames)[:, 0]
+    s = excitation_error(g, waves)
+    near = abs(s) <= s_max[:, None]
+    pattern, node = near.nonzero() if isinstance(near, np.ndarray) else near.nonzero(as_tuple=True)
+    g_xy = (frames[pattern, :2] * g[node][:, None]).sum(-1)
+    inside = (g_xy**2).sum(-1) <= (g_max * (1 + 1e-6)) ** 2
+    pattern, node, g_xy = pattern[inside], node[inside], g_xy[inside]
+    s = s[pattern, node]
+    weight = relrod_weight(s, thickness_nm[pattern], relrod)
+    return Beams(pattern, node, g_xy, s, strength[node] * weight)
 
 
 def simulate_kinematic(
@@ -254,24 +272,36 @@ def simulate_kinematic(
     check_range("thickness_nm", thickness_nm, 0, 1e4, "nm", low_inclusive=False)
     check_range("g_max_inv_angstrom", g_max_inv_angstrom, 0, 4, "1/Å", low_inclusive=False)
     check_range("laue_zones", laue_zones, 0, 5)
-    hkl = _reflections(crystal, zone, g_max_inv_angstrom, int(laue_zones))
-    frame = zone_frame(crystal, zone)
-    g = (hkl @ crystal.reciprocal_basis()) @ frame.T
-    wave_number = 1 / electron_wavelength(voltage_kv)
-    in_plane = wave_number * 1e-3 * np.asarray(tilt_mrad, dtype=float)
-    # the beam travels from the viewer's side into the page: along -z
-    wave = np.array([*in_plane, -np.sqrt(wave_number**2 - in_plane @ in_plane)])
-    s = excitation_error(g, wave)
-    weight = relrod_weight(s, thickness_nm, relrod)
-    if relrod != "none":
-        hkl, g, s, weight = (item[weight > 1e-12] for item in (hkl, g, s, weight))
-    intensity = np.abs(structure_factors(crystal, hkl)) ** 2 * weight
-    strongest = intensity.max(initial=0.0)
+    check_range("min_intensity", min_intensity, 0, 1)
+    tilt = np.asarray(tilt_mrad, dtype=float)
+    if tilt.shape != (2,) or not np.isfinite(tilt).all() or np.abs(tilt).max() > MAX_TILT_MRAD:
+        raise ValueError(
+            f"tilt_mrad is {tilt_mrad!r}, expected two numbers in [-{MAX_TILT_MRAD:g}, {MAX_TILT_MRAD:g}] mrad"
+        )
+    nodes = zone_reflections(crystal, zone, float(g_max_inv_angstrom), int(laue_zones))
+    thickness = np.array([float(thickness_nm)])
+    beams = diffracted_beams(
+        nodes.g,
+        nodes.strength,
+        zone_frame(crystal, zone)[None],
+        incident_waves(voltage_kv, tilt[None]),
+        thickness,
+        relrod=relrod,
+        s_max=largest_excitation_error(thickness, relrod),
+        g_max=g_max_inv_angstrom,
+    )
+    strongest = beams.intensity.max(initial=0.0)
     if strongest <= 0:
         raise ValueError(
             f"g_max_inv_angstrom is {g_max_inv_angstrom}: nothing of {crystal.name} diffracts within it"
         )
-    keep = intensity > min_intensity * strongest
+    keep = beams.intensity > min_intensity * strongest
     return SpotPattern(
-        crystal, zone, float(voltage_kv), hkl[keep], g[keep, :2], intensity[keep] / strongest, s[keep]
+        crystal,
+        zone,
+        float(voltage_kv),
+        nodes.hkl[beams.node[keep]],
+        beams.g_xy[keep],
+        beams.intensity[keep] / strongest,
+        beams.excitation_error[keep],
     )

@@ -14,13 +14,16 @@ import gemmi
 import numpy as np
 
 from napari_sadp.labels.lattice2d import gauss_reduce, planar_basis, span
-from napari_sadp.simulation.kinematic import structure_factors, zone_frame
+from napari_sadp.simulation.frames import zone_frame
+from napari_sadp.simulation.scattering import structure_factors
 
 if TYPE_CHECKING:
     from napari_sadp.simulation.crystal import Crystal
 
 #: Largest difference of two potentials, over the strongest, that still counts as equal by symmetry.
 _SAME = 1e-7
+#: Tables are worked out to multiples of this [1/Å], so that nearby circles of beams share one.
+_RADIUS_STEP = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +150,7 @@ def excitable_basis(crystal: Crystal, zone: tuple[int, int, int], g_max: float) 
             coordinates = block @ np.linalg.inv(generated)
             outside = np.abs(coordinates - np.rint(coordinates)).max(axis=1, initial=0.0) > 1e-6
             generators, block = generated, block[outside]
-        generators = np.concatenate([generators, block[structure_factors(crystal, block @ basis) != 0]])
+        generators = np.concatenate([generators, block[structure_factors(crystal, block, basis) != 0]])
     generated = span(generators)
     if generated is None:
         return None
@@ -179,17 +182,32 @@ def zone_potential(
     ZonePotential
         Table over all differences of two beams, with the symmetry that it was found to have.
     """
-    plane = basis @ crystal.reciprocal_basis() @ frame[:2].T
-    nodes = zone_nodes(plane, 2 * np.linalg.norm(beams @ plane, axis=1).max(initial=0.0))
+    reach = 2 * np.linalg.norm(beams @ basis @ crystal.reciprocal_basis() @ frame[:2].T, axis=1).max(
+        initial=0.0
+    )
+    radius = _RADIUS_STEP * np.ceil(reach / _RADIUS_STEP)
+    table, mean, rotations, shifts, gauge = _table(
+        crystal, zone, tuple(basis.ravel().tolist()), float(radius)
+    )
+    return ZonePotential(basis, beams, table, mean, rotations, shifts, gauge)
+
+
+@lru_cache(maxsize=256)  # the same axis comes back with other tilts and voltages
+def _table(
+    crystal: Crystal, zone: tuple[int, int, int], basis: tuple[int, ...], radius: float
+) -> tuple[np.ndarray, float, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the table of coefficients within a circle, their mean, and symmetry and gauge: see `ZonePotential`."""
+    miller = np.array(basis).reshape(2, 3)
+    nodes = zone_nodes(miller @ crystal.reciprocal_basis() @ zone_frame(crystal, zone)[:2].T, radius)
     half = np.abs(nodes).max(axis=0)
     volume = abs(np.linalg.det(crystal.direct_basis()))
     table = np.zeros(2 * half + 1, dtype=complex)
     upper = nodes[_upper_half(nodes)]
     # a wave exp(+2 pi i k.r) takes V_g = integral V exp(-2 pi i g.r), the conjugate of the crystallographer's F
-    factors = structure_factors(crystal, upper @ basis) / (np.pi * volume)
+    factors = structure_factors(crystal, upper, miller) / (np.pi * volume)
     table[tuple((half + upper).T)] = factors.conj()
     table[tuple((half - upper).T)] = factors
-    rotations, shifts = _planar_symmetry(crystal, zone, basis, nodes, table)
+    rotations, shifts = _planar_symmetry(crystal, zone, miller, nodes, table)
     gauge = np.zeros(2)
     inversions = np.flatnonzero((rotations == -np.eye(2, dtype=int)).all(axis=(1, 2)))
     if len(inversions):
@@ -198,7 +216,9 @@ def zone_potential(
         table[tuple((half + nodes).T)] *= np.exp(1j * np.pi * (nodes @ gauge))
         table = table.real
     mean = structure_factors(crystal, np.zeros((1, 3), dtype=int))[0].real / (np.pi * volume)
-    return ZonePotential(basis, beams, table, float(mean), rotations, shifts, gauge)
+    for array in (table, rotations, shifts, gauge):
+        array.flags.writeable = False  # they are remembered
+    return table, float(mean), rotations, shifts, gauge
 
 
 def _upper_half(nodes: np.ndarray) -> np.ndarray:

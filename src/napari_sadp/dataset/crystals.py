@@ -1,0 +1,161 @@
+"""The crystals that training patterns are made of: the catalogue, split by formula.
+
+Behaviours with few known structures are topped up with *decorated* copies, in which the elements of a real structure are
+exchanged at random: symmetry and extinctions stay, intensities change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from napari_sadp.labels.spacegroups import behaviours
+from napari_sadp.simulation.catalogue import CatalogueEntry, load_catalogue
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from napari_sadp.labels.scheme import PatternScheme
+    from napari_sadp.simulation.crystal import Crystal
+
+#: Share of the formulas held out for validation, as in the article.
+VALIDATION_SHARE = 0.15
+_COMMON_ELEMENTS = [
+    "Li",
+    "Be",
+    "B",
+    "C",
+    "N",
+    "O",
+    "F",
+    "Na",
+    "Mg",
+    "Al",
+    "Si",
+    "P",
+    "S",
+    "Cl",
+    "K",
+    "Ca",
+    "Sc",
+    "Ti",
+    "V",
+    "Cr",
+    "Mn",
+    "Fe",
+    "Co",
+    "Ni",
+    "Cu",
+    "Zn",
+    "Ga",
+    "Ge",
+    "As",
+    "Se",
+    "Br",
+    "Rb",
+    "Sr",
+    "Y",
+    "Zr",
+    "Nb",
+    "Mo",
+    "Ru",
+    "Rh",
+    "Pd",
+    "Ag",
+    "Cd",
+    "In",
+    "Sn",
+    "Sb",
+    "Te",
+    "I",
+    "Cs",
+    "Ba",
+    "La",
+    "Ce",
+    "Nd",
+    "Gd",
+    "Dy",
+    "Er",
+    "Yb",
+    "Hf",
+    "Ta",
+    "W",
+    "Re",
+    "Os",
+    "Ir",
+    "Pt",
+    "Au",
+    "Hg",
+    "Tl",
+    "Pb",
+    "Bi",
+    "Th",
+    "U",
+]
+
+
+def is_validation(formula: str) -> bool:
+    """Tell whether a formula is held out for validation: a fixed hash, so that no run ever trains on it."""
+    digest = hashlib.sha256(formula.encode()).digest()
+    return int.from_bytes(digest[:4], "big") / 2**32 < VALIDATION_SHARE
+
+
+def decorate(crystal: Crystal, rng: np.random.Generator) -> Crystal:
+    """Return a crystal with its elements exchanged at random and its cell scaled by up to 10 %."""
+    kinds = sorted(set(crystal.elements))
+    drawn = rng.choice(len(_COMMON_ELEMENTS), size=len(kinds), replace=False)
+    swap = {old: _COMMON_ELEMENTS[index] for old, index in zip(kinds, drawn, strict=True)}
+    scale = float(rng.uniform(0.9, 1.1))
+    a, b, c, *angles = crystal.cell
+    return replace(
+        crystal,
+        name=f"{crystal.name} decorated",
+        elements=tuple(swap[e] for e in crystal.elements),
+        cell=(a * scale, b * scale, c * scale, *angles),
+    )
+
+
+def choose_crystals(
+    scheme: PatternScheme,
+    *,
+    validation: bool,
+    per_behaviour: int,
+    rng: np.random.Generator,
+    max_atoms: int = 250,
+) -> list[tuple[str, Crystal]]:
+    """Draw crystals for every behaviour of a scheme.
+
+    Parameters
+    ----------
+    scheme : PatternScheme
+        Its groups.
+    validation : bool
+        Whether to take the held-out formulas; these are never decorated.
+    per_behaviour : int
+        How many; fewer where validation has no more.
+    rng : numpy.random.Generator
+        Random numbers.
+    max_atoms : int
+        Larger cells are left out, they only cost time.
+
+    Returns
+    -------
+    list of (behaviour name, Crystal)
+        Crystals.
+    """
+    pool: dict[str, list[CatalogueEntry]] = {}
+    for entry in load_catalogue():
+        if entry.n_atoms <= max_atoms and is_validation(entry.formula) == validation:
+            pool.setdefault(entry.behaviour.name, []).append(entry)
+    chosen = []
+    for number in scheme.groups:
+        for behaviour in behaviours(number):
+            entries = pool.get(behaviour.name, [])
+            order = rng.permutation(len(entries))[:per_behaviour]
+            crystals = [entries[i].crystal() for i in order]
+            if not validation and entries:
+                extra = rng.integers(len(entries), size=per_behaviour - len(crystals))
+                crystals += [decorate(entries[i].crystal(), rng) for i in extra]
+            chosen += [(behaviour.name, crystal) for crystal in crystals]
+    return chosen

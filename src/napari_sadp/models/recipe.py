@@ -1,0 +1,215 @@
+"""What a training run is made of: a frozen `TrainConfig`, read from TOML, every value checked.
+
+Two recipes ship with the package: ``default``, patterns simulated on the training device, and ``article``, that of Ra et al.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_sadp._validate import check_option, check_range
+from napari_sadp.labels.spacegroups import ARTICLE_GROUPS
+from napari_sadp.models.resnet import ARCHITECTURES
+
+if TYPE_CHECKING:
+    import os
+
+OPTIMISERS: tuple[str, ...] = ("adamw", "sgd")
+SCHEDULES: tuple[str, ...] = ("cosine", "step")
+#: The data source that needs no files.
+STREAM = "stream"
+#: Initial weights that torchvision downloads.
+IMAGENET = "imagenet"
+
+#: The sections of the TOML file and the keys in each; the keys are the fields of `TrainConfig`.
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "network": ("name", "architecture", "groups", "size", "initial"),
+    "data": ("source", "crystals_per_behaviour", "dynamical_nm", "validation_samples"),
+    "schedule": (
+        "optimiser", "learning_rate", "momentum", "weight_decay", "schedule", "step_samples", "step_factor",
+        "label_smoothing", "average", "batch_size", "parts", "minutes", "samples",
+    ),
+    "run": ("seed", "device", "checkpoint_minutes"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training run.
+
+    Parameters
+    ----------
+    name : str
+        Name of the weights.
+    architecture : str
+        One of the five ResNets.
+    groups : tuple of int
+        Space groups of the scheme.
+    size : int
+        Image size [px]; of a data set on disk a random crop of it.
+    initial : str
+        Weight file to start from, or ``"imagenet"`` for those of torchvision, downloaded by it; from scratch if empty.
+    source : str
+        ``"stream"`` for patterns simulated on the training device, or the folder of a data set.
+    crystals_per_behaviour : int
+        Training crystals of each extinction behaviour, of a stream.
+    dynamical_nm : tuple of 2 float, optional
+        Range of the thickness for patterns by Bloch waves beside the kinematic ones, of a stream [nm]; None leaves them out.
+    validation_samples : int
+        Patterns of held-out formulas; of a data set at most so many.
+    optimiser : {"adamw", "sgd"}
+        Optimiser.
+    learning_rate : float
+        Peak of the schedule.
+    momentum : float
+        Of SGD.
+    weight_decay : float
+        Of weights with more than one axis.
+    schedule : {"cosine", "step"}
+        Linear warm-up over 5 % of the budget and cosine to zero; or `step_factor` after every `step_samples` images.
+    step_samples : int
+        See `schedule`.
+    step_factor : float
+        See `schedule`.
+    label_smoothing : float
+        Of the cross entropy.
+    average : float
+        Decay of the moving average of the weights; 0 for none.
+    batch_size : int
+        Images per step.
+    parts : int
+        Parts of a batch with a batch normalisation of its own each; several processes share them.
+    minutes : float
+        Time budget of the whole run, over all resumptions [min].
+    samples : int, optional
+        Budget in images instead of minutes; then the run depends on the seed alone.
+    seed : int
+        Seed of everything.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
+    checkpoint_minutes : float
+        Time between checkpoints [min].
+
+    Raises
+    ------
+    ValueError
+        If a value is wrong; the message names it.
+    """
+
+    name: str = "sadp_resnet18"
+    architecture: str = "resnet18"
+    groups: tuple[int, ...] = ARTICLE_GROUPS
+    size: int = 96
+    initial: str = ""
+    source: str = STREAM
+    crystals_per_behaviour: int = 120
+    dynamical_nm: tuple[float, float] | None = (4.0, 80.0)
+    validation_samples: int = 4000
+    optimiser: str = "adamw"
+    learning_rate: float = 1.5e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.05
+    schedule: str = "cosine"
+    step_samples: int = 480_000
+    step_factor: float = 0.1
+    label_smoothing: float = 0.0
+    average: float = 0.998
+    batch_size: int = 64
+    parts: int = 1
+    minutes: float = 40.0
+    samples: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    checkpoint_minutes: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_option("architecture", self.architecture, ARCHITECTURES)
+        check_option("optimiser", self.optimiser, OPTIMISERS)
+        check_option("schedule", self.schedule, SCHEDULES)
+        check_range("size", self.size, 32, 1024, "px")
+        check_range("batch_size", self.batch_size, 2, 100_000)
+        check_range("parts", self.parts, 1, 100_000)
+        if self.batch_size % self.parts or self.batch_size < 2 * self.parts:
+            raise ValueError(
+                f"parts is {self.parts}, expected a divisor of batch_size {self.batch_size} that leaves two images or more"
+            )
+        check_range("minutes", self.minutes, 0, 1e6, "min", low_inclusive=False)
+        check_range("learning_rate", self.learning_rate, 0, 10, low_inclusive=False)
+        for name in ("momentum", "weight_decay", "average", "step_factor"):
+            check_range(name, getattr(self, name), 0, 1)
+        check_range("label_smoothing", self.label_smoothing, 0, 0.9)
+        check_range("step_samples", self.step_samples, 1, 1e12)
+        check_range("crystals_per_behaviour", self.crystals_per_behaviour, 1, 1_000_000)
+        check_range("validation_samples", self.validation_samples, 2, 1e9)
+        if self.samples is not None:
+            check_range("samples", self.samples, 1, 1e12)
+        if self.dynamical_nm is not None:
+            pair = tuple(self.dynamical_nm)
+            if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= 1e3:
+                raise ValueError(
+                    f"dynamical_nm is {self.dynamical_nm!r}, expected two thicknesses up to 1000 nm"
+                )
+            object.__setattr__(self, "dynamical_nm", tuple(map(float, pair)))
+
+
+def shipped_recipes() -> tuple[str, ...]:
+    """Return the names of the recipes in the package."""
+    folder = files("napari_sadp").joinpath("data/recipes")
+    return tuple(sorted(Path(item.name).stem for item in folder.iterdir() if item.name.endswith(".toml")))
+
+
+def load_recipe(name: str | os.PathLike[str], /, **changes: Any) -> TrainConfig:
+    """Read a recipe.
+
+    Parameters
+    ----------
+    name : str or path-like
+        A TOML file, or the name of a shipped recipe: ``default`` or ``article``.
+    **changes
+        Fields of `TrainConfig` that differ.
+
+    Returns
+    -------
+    TrainConfig
+        Checked.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, it is no TOML, or a section, key or value is wrong.
+
+    Examples
+    --------
+    >>> load_recipe("article").optimiser
+    'sgd'
+    """
+    if str(name) in shipped_recipes():
+        text = files("napari_sadp").joinpath(f"data/recipes/{name}.toml").read_text("utf-8")
+    else:
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            known = ", ".join(shipped_recipes())
+            raise ValueError(
+                f"recipe is {str(name)!r}, expected a readable TOML file or one of {known} ({error})"
+            ) from None
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{name}: not TOML ({error})") from None
+    values: dict[str, Any] = {}
+    try:
+        for section, table in content.items():
+            check_option("section of the recipe", section, SECTIONS)
+            if not isinstance(table, dict):
+                raise ValueError(f"{section} is {table!r}, expected a section [{section}]")
+            for key, value in table.items():
+                check_option(f"key in section [{section}]", key, SECTIONS[section])
+                values[key] = tuple(value) if isinstance(value, list) else value
+        return TrainConfig(**(values | changes))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from None

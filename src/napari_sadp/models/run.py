@@ -1,0 +1,221 @@
+"""The state of a training run: what a checkpoint holds, and what a step changes."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from napari_sadp._atomic import atomic_write
+from napari_sadp.errors import CheckpointError
+from napari_sadp.models.recipe import IMAGENET, TrainConfig
+from napari_sadp.models.resnet import build_resnet, choose_device, load_imagenet
+from napari_sadp.models.weights import load_weights
+from napari_sadp.models.workers import join_workers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_sadp.dataset.disk_stream import DiskStream
+    from napari_sadp.dataset.stream import PatternStream
+    from napari_sadp.labels.scheme import PatternScheme
+
+
+class TrainingRun:
+    """State of a run: network, its moving average, optimiser and counters.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Settings.
+    scheme : PatternScheme
+        Classes.
+    folder : Path
+        Run folder.
+
+    Raises
+    ------
+    ValueError
+        If the device is not there, or the parts of a batch cannot be shared among the processes.
+    CheckpointError
+        If the initial weights do not fit.
+    """
+
+    def __init__(self, config: TrainConfig, scheme: PatternScheme, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        self.workers, self.device = join_workers(choose_device(config.device))
+        if config.parts % self.workers.count:
+            raise ValueError(
+                f"parts is {config.parts}, expected a multiple of the {self.workers.count} processes, which share them"
+            )
+        torch.manual_seed(config.seed)
+        self.network = build_resnet(config.architecture, len(scheme)).to(
+            self.device, memory_format=torch.channels_last
+        )
+        self.average = build_resnet(config.architecture, len(scheme)).to(
+            self.device, memory_format=torch.channels_last
+        )
+        if config.initial:
+            self._start_from(config.initial, scheme)
+        self.average.load_state_dict(self.network.state_dict())
+        decayed = [p for p in self.network.parameters() if p.ndim > 1]
+        free = [p for p in self.network.parameters() if p.ndim <= 1]
+        kind: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+        if config.optimiser == "sgd":
+            kind["momentum"] = config.momentum
+        optimiser = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[config.optimiser]
+        self.optimiser = optimiser([{"params": decayed}, {"params": free, "weight_decay": 0.0}], **kind)
+        self.samples, self.seconds = 0, 0.0
+        self.loss = self.accuracy = float("nan")
+
+    def _start_from(self, path: str, scheme: PatternScheme) -> None:
+        """Take the weights of a trained network of the same architecture and classes, or those of ImageNet."""
+        if path == IMAGENET:
+            load_imagenet(self.network, self.config.architecture)
+            return
+        network, card, theirs = load_weights(path)
+        if card.architecture != self.config.architecture or theirs.labels != scheme.labels:
+            raise CheckpointError(
+                f"{path}: {card.architecture} for {len(theirs)} classes, expected {self.config.architecture} for the "
+                f"{len(scheme)} of this run"
+            )
+        self.network.load_state_dict(network.state_dict())
+
+    @property
+    def fraction(self) -> float:
+        """Share of the budget that is spent."""
+        if self.config.samples is not None:
+            return self.samples / self.config.samples
+        return self.seconds / (60 * self.config.minutes)
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the next step."""
+        config = self.config
+        if config.schedule == "step":
+            return config.learning_rate * config.step_factor ** (self.samples // config.step_samples)
+        fraction = min(self.fraction, 1.0)
+        return config.learning_rate * min(1.0, fraction / 0.05 + 0.01) * 0.5 * (1 + np.cos(np.pi * fraction))
+
+    def step(self, stream: PatternStream | DiskStream) -> None:
+        """Draw a batch, and make one step of the optimiser and of the moving average.
+
+        Every part of the batch has a batch normalisation of its own, and the gradients and running statistics are means over
+        the parts: so it makes no difference how many processes share them.
+        """
+        start = time.monotonic()
+        config, workers = self.config, self.workers
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.learning_rate
+        self.network.train()
+        self.optimiser.zero_grad(set_to_none=True)
+        statistics = [b for b in self.network.buffers() if b.is_floating_point()]
+        before = [item.clone() for item in statistics]
+        total = [torch.zeros_like(item) for item in statistics]
+        sums = torch.zeros(2, device=self.device)  # loss, right ones
+        size = config.batch_size // config.parts
+        for part in range(workers.rank, config.parts, workers.count):
+            # an image depends on the seed and its number alone, whoever draws it
+            stream.seek(self.samples + part * size)
+            images, labels, _ = stream.draw(size)
+            for item, old in zip(statistics, before, strict=True):
+                item.copy_(old)
+            logits = self.network(images.contiguous(memory_format=torch.channels_last))
+            loss = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            (loss / config.parts).backward()
+            for item, new in zip(total, statistics, strict=True):
+                item += new
+            sums += torch.stack([loss.detach(), (logits.argmax(1) == labels).float().mean()])
+        workers.add([p.grad for p in self.network.parameters() if p.grad is not None])
+        workers.add([*total, sums])
+        for item, new in zip(statistics, total, strict=True):
+            item.copy_(new / config.parts)
+        self.optimiser.step()
+        self.samples += config.batch_size
+        self._average()
+        loss, accuracy = (sums / config.parts).tolist()
+        keep = 0.98 if self.loss == self.loss else 0.0
+        self.loss = keep * (self.loss if keep else 0.0) + (1 - keep) * loss
+        self.accuracy = keep * (self.accuracy if keep else 0.0) + (1 - keep) * accuracy
+        spent = torch.tensor(time.monotonic() - start, dtype=torch.float64)
+        if workers.count > 1 and config.samples is None:  # all must agree when the time is up
+            spent = spent.to(self.device)
+            workers.add([spent])
+        self.seconds += float(spent) / workers.count
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the average of the weights towards them."""
+        steps = self.samples / self.config.batch_size
+        # a young average forgets faster, so that the first weights do not linger
+        decay = min(self.config.average, (1 + steps) / (10 + steps))
+        for mean, value in zip(
+            self.average.state_dict().values(), self.network.state_dict().values(), strict=True
+        ):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
+
+    def save(self) -> None:
+        """Write the state; a kill leaves the former or the new one, never half of it."""
+        if not self.workers.is_first:
+            return
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            known = {k: v for k, v in state.items() if v is not None}  # SGD without momentum keeps None
+            tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in known.items()}
+        counters = {
+            "samples": self.samples,
+            "seconds": self.seconds,
+            "loss": self.loss,
+            "accuracy": self.accuracy,
+        }
+        metadata = {"config": json.dumps(asdict(self.config)), "counters": json.dumps(counters)}
+        payload = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata=metadata)
+        with atomic_write(self.folder / "checkpoint.safetensors", "wb") as stream:
+            stream.write(payload)
+
+    def load(self) -> bool:
+        """Take up a saved state; return whether there was one."""
+        from safetensors import safe_open
+
+        path = self.folder / "checkpoint.safetensors"
+        if not path.exists():
+            return False
+        try:
+            with safe_open(path, framework="pt") as stream:
+                metadata = stream.metadata()
+            tensors = load_file(path)
+            config, counters = json.loads(metadata["config"]), json.loads(metadata["counters"])
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: not a checkpoint of a training run ({error})") from error
+        free = ("minutes", "samples", "checkpoint_minutes", "device", "name", "validation_samples")
+        ours, defaults = (json.loads(json.dumps(asdict(item))) for item in (self.config, TrainConfig()))
+        for key, value in ours.items():
+            theirs = config.get(key, defaults[key])
+            if key not in free and theirs != value:
+                raise CheckpointError(
+                    f"{path}: made with {key}={theirs!r}, this run has {value!r}; use another folder or the same settings"
+                )
+        for part, module in (("network.", self.network), ("average.", self.average)):
+            module.load_state_dict(
+                {k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)}
+            )
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimiser."):
+                _, index, name = key.split(".", 2)
+                state.setdefault(int(index), {})[name] = value
+        full = self.optimiser.state_dict()
+        self.optimiser.load_state_dict({"state": state, "param_groups": full["param_groups"]})
+        self.samples, self.seconds = int(counters["samples"]), float(counters["seconds"])
+        self.loss, self.accuracy = float(counters["loss"]), float(counters["accuracy"])
+        return True
