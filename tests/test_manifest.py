@@ -57,6 +57,12 @@ def test_every_sample_is_in_the_menu(manifest):
     assert {sample.key for sample in manifest.contributions.sample_data} == set(SAMPLES)
 
 
+def test_every_widget_is_in_the_menu(manifest):
+    widgets = {widget.command for widget in manifest.contributions.widgets}
+    assert widgets == {"napari-sadp.identify", "napari-sadp.simulate"}
+    assert {item.command for item in manifest.contributions.menus["sadp"]} == widgets
+
+
 def test_menus_are_ones_that_napari_has(manifest):
     from napari._app_model.constants import MenuId
 
@@ -73,6 +79,8 @@ def test_menus_are_ones_that_napari_has(manifest):
         ("napari_sadp.samples", {"torch", "torchvision", "hyperspy", "napari", "qtpy"}),
         ("napari_sadp.widgets._work", {"torch", "torchvision", "hyperspy", "napari", "qtpy"}),
         ("napari_sadp.widgets.identify", {"torch", "torchvision", "hyperspy"}),
+        ("napari_sadp.widgets._simulate_work", {"torch", "torchvision", "hyperspy", "napari", "qtpy"}),
+        ("napari_sadp.widgets.simulate", {"torch", "torchvision", "hyperspy", "rsciio"}),
     ],
 )
 def test_importing_stays_light(module, forbidden):

@@ -1,7 +1,8 @@
 """Make the screenshots of the documentation anew: python tools/screenshots.py [--weights FILE] [FOLDER].
 
-Needs a display with OpenGL; without one: ``xvfb-run -a -s "-screen 0 1600x1100x24" python tools/screenshots.py``.
-The picture of an acquired pattern is left out where the patterns are not beside the repository.
+Needs a display with OpenGL; without one: ``xvfb-run -a -s "-screen 0 1600x1200x24" python tools/screenshots.py``.
+The picture of an acquired pattern is left out where the patterns are not beside the repository. ``--only simulate`` makes
+those whose names begin so.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "docs" / "images")
     parser.add_argument("--weights", type=Path, help="weight file instead of the bundled one")
+    parser.add_argument("--only", default="", metavar="START", help="pictures whose names begin so")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     cases = {"identify_si": lambda viewer: viewer.open_sample("napari-sadp", "si")}
@@ -34,9 +36,15 @@ def main() -> None:
         else:
             print(f"left out: {path} is not there")
     for name, load in cases.items():
-        target = options.folder / f"{name}.png"
-        take(load, target, options.weights)
-        print(target)
+        if name.startswith(options.only):
+            target = options.folder / f"{name}.png"
+            take(load, target, options.weights)
+            print(target)
+    for name, prepare in (("simulate_spinel", simulate_alone), ("simulate_overlay", simulate_overlay)):
+        if name.startswith(options.only):
+            target = options.folder / f"{name}.png"
+            take_simulation(prepare, target)
+            print(target)
 
 
 def take(load, target: Path, weights: Path | None, row: int = 1) -> None:
@@ -61,6 +69,51 @@ def take(load, target: Path, weights: Path | None, row: int = 1) -> None:
     wait(lambda: False, 1.0)
     viewer.screenshot(str(target), canvas_only=False, flash=False)
     viewer.close()
+
+
+def take_simulation(prepare, target: Path) -> None:
+    """Open the *Simulate* widget, let a function prepare it, and write a picture of the window."""
+    viewer = napari.Viewer(show=False)
+    viewer.window.resize(1500, 1000)
+    viewer.show()
+    viewer.canvas.overlays.scale_bar.visible = True
+    _, widget = viewer.window.add_plugin_dock_widget("napari-sadp", "Simulate")
+    viewer.window._qt_window.resize(1500, 1000)
+    prepare(viewer, widget)
+    wait(lambda: False, 1.5)
+    viewer.fit_to_view() if hasattr(viewer, "fit_to_view") else viewer.reset_view()
+    wait(lambda: False, 1.5)  # the labels follow the zoom
+    viewer.screenshot(str(target), canvas_only=False, flash=False)
+    viewer.close()
+
+
+def simulate_alone(viewer, widget) -> None:
+    """Find a spinel by typing, and show it on [112], dynamical."""
+    widget.structure.search.value = "V O 227g"
+    widget.structure.results.setCurrentRow(0)
+    for box, index in zip(widget.settings.zone, (1, 1, 2), strict=True):
+        box.value = index
+    widget.settings.thickness.value = 20.0
+    widget.settings.engine.value = "dynamical"
+    wait(lambda: widget.answer is not None and widget.answer.request.settings.engine == "dynamical", 60)
+
+
+def simulate_overlay(viewer, widget) -> None:
+    """Lay silicon over a simulated camera frame of it, and align."""
+    from napari_sadp.samples import SAMPLES
+
+    viewer.open_sample("napari-sadp", "si")
+    image = viewer.layers[0]
+    viewer.dims.set_current_step(0, 1)
+    widget.structure.search.value = f"{SAMPLES['si'].formula}:{SAMPLES['si'].space_group}"
+    widget.structure.results.setCurrentRow(0)
+    for box, index in zip(widget.settings.zone, (0, 1, 1), strict=True):
+        box.value = index
+    wait(lambda: widget.answer is not None, 60)
+    widget.overlay.layer.value = image
+    wait(lambda: widget.answer.request.overlay is not None, 60)
+    widget.align()
+    wait(lambda: widget.overlay.fit.value.startswith("The lattices"), 60)
 
 
 def wait(done, seconds: float = PATIENCE_S) -> None:

@@ -7,8 +7,7 @@ touches viewer, layers and widgets.
 from __future__ import annotations
 
 import logging
-import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +16,12 @@ import numpy as np
 from napari.layers import Image, Layer
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_warning
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QSizePolicy
 
 from napari_sadp.ensemble.combine import RULES
 from napari_sadp.errors import SadpError
 from napari_sadp.report import headline, remarks
 from napari_sadp.widgets._layers import derived_from, placement, result_layers
+from napari_sadp.widgets._shared import Closer, one_line, shown_frame, wrap_text
 from napari_sadp.widgets._sources import Source, source_from_layer
 from napari_sadp.widgets._tables import GroupTable, PatternTable
 from napari_sadp.widgets._work import FrameResult, Outcome, combine_frames, identify_sources
@@ -108,15 +106,13 @@ class IdentifyWidget(mw.Container):
             ]
         )
         for label in (self.what, self.summary):
-            label.native.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-            label.native.setWordWrap(True)
-            label.native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+            wrap_text(label)
         self.pattern_table, self.group_table = PatternTable(), GroupTable()
         layout = self.native.layout()
         layout.addWidget(self.pattern_table, 3)
         layout.addWidget(self.group_table, 2)
         self.native.setMinimumWidth(_MIN_WIDTH)
-        self.native.destroyed.connect(_Closer(self))
+        self.native.destroyed.connect(Closer(self))
         self.image.label = self.image.label  # makes magicgui align all labels
         self.run_button.clicked.connect(self.run)
         self.cancel_button.clicked.connect(self.cancel)
@@ -184,17 +180,9 @@ class IdentifyWidget(mw.Container):
             return sources
         layers = {str(layer.unique_id): layer for layer in self._viewer.layers}
         return [
-            Source(item.layer_id, item.name, item.stack, (self._shown_frame(layers[item.layer_id], item),))
+            replace(item, frames=(shown_frame(self._viewer, layers[item.layer_id], item),))
             for item in sources
         ]
-
-    def _shown_frame(self, layer: Image, source: Source) -> int:
-        where = source.stack.navigation_shape
-        if not where:
-            return 0
-        position = layer.world_to_data(self._viewer.dims.point)[: len(where)]
-        index = np.clip(np.round(position).astype(int), 0, np.array(where) - 1)
-        return int(np.ravel_multi_index(tuple(index), where))
 
     def _update_what(self, _: object = None) -> None:
         if self._closed:
@@ -224,7 +212,7 @@ class IdentifyWidget(mw.Container):
         try:
             sources = self._sources()
         except ValueError as error:
-            show_error(_one_line(error))
+            show_error(one_line(error))
             return None
         if not sources:
             show_error("There is no image layer: open a diffraction pattern first.")
@@ -268,6 +256,12 @@ class IdentifyWidget(mw.Container):
             self.cancel_button.enabled = False
             self.summary.value = "stopping …"
 
+    def stop_work(self) -> None:
+        """Stop the run for good, as when the window closes; nothing is shown any more."""
+        self._closed = True
+        if self._worker is not None:
+            self._worker.quit()
+
     def _set_running(self, worker: GeneratorWorker | None) -> None:
         self._worker = worker
         self.run_button.enabled = worker is None
@@ -302,11 +296,11 @@ class IdentifyWidget(mw.Container):
     def _on_error(self, error: Exception) -> None:
         if self._closed:
             return
-        self.summary.value = f"failed: {_one_line(error)}"
+        self.summary.value = f"failed: {one_line(error)}"
         if not isinstance(error, SadpError | ValueError | OSError):
             # not a fault of the input: leave the whole story for a report
             _LOGGER.error("identification failed", exc_info=error)
-        show_error(_one_line(error))
+        show_error(one_line(error))
 
     def _on_finished(self) -> None:
         if not self._closed:
@@ -365,28 +359,9 @@ class IdentifyWidget(mw.Container):
                 self._viewer.dims.set_point(self._viewer.dims.ndim - layer.ndim + axis, position)
 
 
-class _Closer:
-    """Stops the run of a widget whose window is gone; holds the widget weakly."""
-
-    def __init__(self, widget: IdentifyWidget) -> None:
-        self._widget = weakref.ref(widget)
-
-    def __call__(self, *_: object) -> None:
-        widget = self._widget()
-        if widget is not None:
-            widget._closed = True
-            if widget._worker is not None:
-                widget._worker.quit()
-
-
 def _n_frames(layer: Image) -> int:
     shape = layer.level_shapes[0] if layer.multiscale else layer.data.shape
     return int(np.prod(shape[: layer.ndim - 2], dtype=int))
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
 
 
 def _summary(outcome: Outcome) -> str:
