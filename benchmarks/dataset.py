@@ -1,7 +1,9 @@
 """How fast a data set is written: images per second and memory, PNG and shards, 1 and 2 processes.
 
-``python benchmarks/dataset.py`` takes a tenth of the article's structures and extrapolates; ``--share 1`` makes all 79 680
-images. Start of the processes is included. The load of the machine is printed, since other work makes all numbers worse.
+    python benchmarks/dataset.py [--share 1] [--write docs/results/dataset.md]
+
+A tenth of the article's structures is taken and extrapolated; ``--share 1`` makes all 79 680 images. Start of the processes is
+included. The load of the machine is printed, since other work makes all numbers worse.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
+
+from _timing import THREADS, machine, write_lines
 
 from napari_sadp.dataset.build import build_dataset
 from napari_sadp.dataset.config import DatasetConfig, load_config
@@ -58,31 +63,38 @@ def main() -> None:
         "--share", type=float, default=0.1, help="share of the article's structures (default: %(default)s)"
     )
     parser.add_argument("--folder", help="where to write (default: the system's folder for temporary files)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="Markdown file to write the table to")
     parser.add_argument("--case", nargs=2, metavar=("FORMAT", "WORKERS"), help="one case, as JSON")
     options = parser.parse_args()
     if options.case:
         kind, workers = options.case
         print(json.dumps(measure(options.share, kind, int(workers), options.folder)))
         return
-    print(
-        f"load average before: {', '.join(f'{load:.1f}' for load in os.getloadavg())}; {os.cpu_count()} processors\n"
-    )
-    print("| format | processes | images | s | images/s | kB/image | peak memory, MiB | 79 680 images, s |")
-    print("|---|---|---|---|---|---|---|---|")
+    lines = [
+        "# Data sets on the disk: speed",
+        "",
+        machine(),
+        f"Made by `benchmarks/dataset.py --share {options.share:g}`: the article's configuration, images of 256 px.",
+        "",
+        "| format | processes | images | s | images/s | kB/image | peak memory, MiB | 79 680 images, s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    print("\n".join(lines))
     for kind in ("png", "shards"):
         for workers in (1, 2):
             command = [sys.executable, __file__, "--share", str(options.share), "--case", kind, str(workers)]
             command += ["--folder", options.folder] if options.folder else []
-            environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+            environment = os.environ | dict.fromkeys(THREADS, "1")
             done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
             found = json.loads(done.stdout)
             rate = found["images"] / found["seconds"]
-            print(
+            lines.append(
                 f"| {kind} | {workers} | {found['images']} | {found['seconds']:.1f} | {rate:.0f} "
-                f"| {found['bytes'] / found['images'] / 1e3:.1f} | {found['mib']:.0f} | {ARTICLE_IMAGES / rate:.0f} |",
-                flush=True,
+                f"| {found['bytes'] / found['images'] / 1e3:.1f} | {found['mib']:.0f} | {ARTICLE_IMAGES / rate:.0f} |"
             )
-    print(f"\nload average after: {', '.join(f'{load:.1f}' for load in os.getloadavg())}")
+            print(lines[-1], flush=True)
+    if options.write:
+        write_lines(options.write, [*lines, ""])
 
 
 if __name__ == "__main__":

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from napari_sadp.geometry.convention import to_training_image
+from napari_sadp.models.registry import find_weights
 from napari_sadp.models.resnet import choose_device
-from napari_sadp.models.weights import WeightsCard, bundled_path, load_weights
+from napari_sadp.models.weights import WeightsCard, load_weights
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_sadp.geometry.results import SpotLattice
     from napari_sadp.labels.scheme import PatternScheme
 
@@ -81,13 +83,13 @@ class Classifier:
         return to_training_image(image, lattice, conversion=self.card.conversion, size=self.card.size).data
 
 
-def load_classifier(path: Path | str | None = None, device: str = "auto") -> Classifier:
+def load_classifier(weights: Path | str | None = None, device: str = "auto") -> Classifier:
     """Load a network, once per file and device.
 
     Parameters
     ----------
-    path : path-like, optional
-        Weight file; the bundled network by default.
+    weights : str or path-like, optional
+        Weight file, or a name that `napari_sadp.models.registry.list_weights` knows; the bundled network by default.
     device : str
         See `napari_sadp.models.resnet.choose_device`.
 
@@ -103,7 +105,7 @@ def load_classifier(path: Path | str | None = None, device: str = "auto") -> Cla
     ValueError
         If the device is not available.
     """
-    path = bundled_path() if path is None else Path(path)
+    path = find_weights(weights)
     stamp = path.stat().st_mtime_ns if path.exists() else 0
     return _load_classifier(path, choose_device(device), stamp)
 

@@ -1,0 +1,101 @@
+"""Networks by name: added, listed, used, removed; what cannot be used is refused before it is copied."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from napari_sadp.cli import main
+from napari_sadp.errors import CheckpointError
+from napari_sadp.labels.scheme import build_scheme
+from napari_sadp.models.predict import load_classifier
+from napari_sadp.models.registry import (
+    WEIGHTS_VARIABLE,
+    add_weights,
+    describe_weights,
+    find_weights,
+    list_weights,
+    remove_weights,
+    weights_folder,
+)
+from napari_sadp.models.resnet import build_resnet
+from napari_sadp.models.weights import BUNDLED, WeightsCard, bundled_path, save_weights
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path / "own"))
+    return tmp_path / "own"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    torch.manual_seed(1)
+    scheme = build_scheme((225, 229))
+    card = WeightsCard("mine", "resnet18", 48, scheme.groups, scheme.labels, scheme.version)
+    return save_weights(tmp_path_factory.mktemp("run"), card, build_resnet("resnet18", len(scheme)))
+
+
+def test_the_package_has_one(own_folder):
+    assert list(list_weights()) == [BUNDLED]
+    assert find_weights() == find_weights(BUNDLED) == bundled_path()
+    assert not own_folder.exists()  # looking leaves no trace
+
+
+def test_added_found_by_name_used_and_removed(trained, own_folder):
+    assert add_weights(trained).size == 48
+    assert list(list_weights()) == [BUNDLED, "mine"]
+    assert find_weights("mine") == own_folder / "mine.safetensors"
+    probabilities = load_classifier("mine", "cpu").probabilities(np.zeros((1, 48, 48), np.float32))
+    assert probabilities.shape == (1, len(build_scheme((225, 229))))
+    with pytest.raises(ValueError, match="name is 'mine', which there is already"):
+        add_weights(trained)
+    add_weights(trained, "other")
+    remove_weights("mine")
+    assert sorted(path.name for path in own_folder.iterdir()) == ["other.json", "other.safetensors"]
+
+
+def test_what_cannot_be_used_is_not_taken_in(trained, tmp_path, own_folder):
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(trained.read_bytes()[:-100])
+    damaged.with_suffix(".json").write_text(trained.with_suffix(".json").read_text())
+    with pytest.raises(CheckpointError, match="damaged"):
+        add_weights(damaged)
+    for name in ("", "a/b", ".hidden", "c:d"):
+        with pytest.raises(ValueError, match="expected one that a file can have"):
+            add_weights(trained, name)
+    assert not own_folder.exists()
+
+
+def test_unknown_names_say_which_there_are(trained):
+    add_weights(trained)
+    with pytest.raises(CheckpointError, match=f"no network of that name: {BUNDLED}, mine"):
+        find_weights("yours")
+    with pytest.raises(ValueError, match="name is 'yours', expected one of 'mine'"):
+        remove_weights("yours")
+    with pytest.raises(ValueError, match=f"name is '{BUNDLED}'"):
+        remove_weights(BUNDLED)
+
+
+def test_a_damaged_card_is_listed_as_such(trained, own_folder, capsys):
+    add_weights(trained)
+    (own_folder / "mine.json").write_text("{}")
+    assert isinstance({n: c for n, _, c in describe_weights()}["mine"], CheckpointError)
+    assert main(["weights"]) == 0
+    assert "mine: " in capsys.readouterr().out
+
+
+def test_terminal(trained, capsys, monkeypatch):
+    assert main(["weights", "--add", str(trained), "--name", "fine", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == [BUNDLED, "fine"]
+    assert rows[1]["groups"] == [225, 229]
+    assert main(["weights", "--remove", "fine"]) == 0
+    assert "fine" not in capsys.readouterr().out
+    assert main(["weights", "--name", "x"]) == 2
+    assert "--name is 'x'" in capsys.readouterr().err
+    monkeypatch.delenv(WEIGHTS_VARIABLE)
+    assert "napari-sadp" in str(weights_folder())
