@@ -10,7 +10,7 @@ import pytest
 from napari.utils.notifications import notification_manager
 
 from napari_sadp.labels.spacegroups import ARTICLE_GROUPS
-from napari_sadp.models.weights import bundled_path
+from napari_sadp.models.registry import bundled_path
 from napari_sadp.napari_io import METADATA_KEY
 from napari_sadp.samples import SAMPLES
 from napari_sadp.widgets import _work, identify
@@ -331,6 +331,28 @@ def test_wrong_weights(qtbot, viewer, widget, patterns, complaints, tmp_path):
     assert widget.summary.value == f"failed: {message}"
     assert not widget.cancel_button.enabled
     assert len(viewer.layers) == 1
+
+
+def test_a_network_of_ones_own_is_offered_by_name(
+    qtbot, viewer, patterns, weights_file, monkeypatch, tmp_path
+):
+    from napari_sadp.models import predict
+    from napari_sadp.models.registry import BUNDLED, WEIGHTS_VARIABLE, add_weights
+
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path / "own"))
+    add_weights(weights_file, "mine")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-sadp", "Identify")
+    assert list(widget.network.choices) == [BUNDLED, "mine"]
+    asked = []
+    load = predict.load_classifier
+    monkeypatch.setattr(
+        predict, "load_classifier", lambda weights, device: asked.append(weights) or load(weights, device)
+    )
+    widget.device.value = "cpu"
+    widget.network.value = "mine"
+    viewer.add_image(patterns[0].data)
+    run(qtbot, widget)
+    assert asked == ["mine"]
 
 
 def test_a_failing_device_is_reported(qtbot, viewer, widget, patterns, complaints, monkeypatch):

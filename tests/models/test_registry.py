@@ -13,8 +13,10 @@ from napari_sadp.errors import CheckpointError
 from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.models.predict import load_classifier
 from napari_sadp.models.registry import (
+    BUNDLED,
     WEIGHTS_VARIABLE,
     add_weights,
+    bundled_path,
     describe_weights,
     find_weights,
     list_weights,
@@ -22,7 +24,7 @@ from napari_sadp.models.registry import (
     weights_folder,
 )
 from napari_sadp.models.resnet import build_resnet
-from napari_sadp.models.weights import BUNDLED, WeightsCard, bundled_path, save_weights
+from napari_sadp.models.weights import WeightsCard, save_weights
 
 
 @pytest.fixture(autouse=True)

@@ -1,24 +1,35 @@
 """Networks by name: the one in the package, and those that a user has added.
 
 The folder of a user's networks is that of the environment variable `WEIGHTS_VARIABLE`, else the place that the system has for
-data of applications.
+data of applications. Names are found without loading PyTorch.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
 
 from napari_sadp._atomic import atomic_path
 from napari_sadp._validate import check_option
 from napari_sadp.errors import CheckpointError
-from napari_sadp.models.weights import BUNDLED, WeightsCard, bundled_path, load_weights, read_card
 
+if TYPE_CHECKING:
+    from napari_sadp.models.weights import WeightsCard
+
+#: Name of the network that comes with the package.
+BUNDLED = "sadp_resnet18"
 #: Environment variable that names the folder of the user's networks.
 WEIGHTS_VARIABLE = "NAPARI_SADP_WEIGHTS"
+
+
+def bundled_path(name: str = BUNDLED) -> Path:
+    """Return the tensor file of a network that ships with the package."""
+    return Path(str(files("napari_sadp").joinpath("data", "weights", f"{name}.safetensors")))
 
 
 def weights_folder() -> Path:
@@ -94,6 +105,8 @@ def add_weights(path: str | os.PathLike[str], name: str | None = None) -> Weight
     ValueError
         If the name is taken or is no name.
     """
+    from napari_sadp.models.weights import load_weights
+
     source = Path(path)
     name = source.stem if name is None else name
     if not name or name.startswith(".") or any(sign in name for sign in '/\\:*?"<>|'):
@@ -133,6 +146,8 @@ def remove_weights(name: str) -> None:
 
 def describe_weights() -> list[tuple[str, Path, WeightsCard | CheckpointError]]:
     """Return name, tensor file and card of all networks, or why a card cannot be read."""
+    from napari_sadp.models.weights import read_card
+
     rows: list[tuple[str, Path, WeightsCard | CheckpointError]] = []
     for name, path in list_weights().items():
         try:

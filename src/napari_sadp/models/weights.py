@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +19,11 @@ from napari_sadp._atomic import atomic_write
 from napari_sadp.errors import CheckpointError
 from napari_sadp.geometry.convention import IMAGE_CONVENTION
 from napari_sadp.labels.scheme import PatternScheme, build_scheme
+from napari_sadp.models.registry import bundled_path
 from napari_sadp.models.resnet import ARCHITECTURES, build_resnet
 
 if TYPE_CHECKING:
     import torch
-
-#: Name of the weights that come with the package.
-BUNDLED = "sadp_resnet18"
 
 
 @dataclass(frozen=True)
@@ -105,11 +102,6 @@ def save_weights(folder: Path, card: WeightsCard, network: torch.nn.Module) -> P
     with atomic_write(path.with_suffix(".json"), "w") as stream:
         stream.write(json.dumps(content, indent=1) + "\n")
     return path
-
-
-def bundled_path(name: str = BUNDLED) -> Path:
-    """Return the tensor file of a network that ships with the package."""
-    return Path(str(files("napari_sadp").joinpath("data", "weights", f"{name}.safetensors")))
 
 
 def read_card(path: Path) -> WeightsCard:

@@ -74,7 +74,7 @@ def identify_sources(
     sources: Sequence[Source],
     *,
     rule: Rule = "product",
-    weights: Path | None = None,
+    weights: Path | str | None = None,
     device: str = "auto",
     min_snr: float = 6.0,
 ) -> Generator[FrameResult | None, None, Outcome]:
@@ -86,7 +86,7 @@ def identify_sources(
         Layers.
     rule : {"product", "mean"}
         How to combine the patterns.
-    weights : pathlib.Path, optional
+    weights : pathlib.Path or str, optional
         Weight file; the bundled network by default.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.

@@ -19,6 +19,7 @@ from napari.utils.notifications import show_error, show_warning
 
 from napari_sadp.ensemble.combine import RULES
 from napari_sadp.errors import SadpError
+from napari_sadp.models.registry import BUNDLED, list_weights
 from napari_sadp.report import headline, remarks
 from napari_sadp.widgets._layers import derived_from, placement, result_layers
 from napari_sadp.widgets._shared import Closer, one_line, shown_frame, wrap_text
@@ -45,8 +46,10 @@ _TIPS = {
     "mean: the average of the single answers, as in the article",
     "min_snr": "Smallest signal to noise ratio of a spot (height over the local noise, no unit).\n"
     "Lower finds weaker spots, and more that are none.",
+    "network": "The network that comes with the plugin, or one of your own:\n"
+    "`napari-sadp weights --add` takes one in.",
     "weights": "Weight file (.safetensors, with its .json card beside it) of another network.\n"
-    "Empty: the network that comes with the plugin.",
+    "Empty: the network above.",
     "device": "Where the network runs; auto takes a GPU if there is one",
     "nodes": "Add a layer with all nodes of the fitted lattice",
 }
@@ -58,7 +61,7 @@ class _Options:
 
     rule: str
     min_snr: float
-    weights: Path | None
+    weights: Path | str
     device: str
     nodes: bool
 
@@ -96,6 +99,7 @@ class IdentifyWidget(mw.Container):
                 self.frames,
                 self.rule,
                 self.min_snr,
+                self.network,
                 self.weights,
                 self.device,
                 self.nodes,
@@ -136,8 +140,11 @@ class IdentifyWidget(mw.Container):
         self.min_snr = mw.FloatSpinBox(
             label="Minimum S/N", value=6.0, min=1.0, max=1000.0, step=0.5, tooltip=_TIPS["min_snr"]
         )
+        self.network = mw.ComboBox(
+            label="Network", choices=lambda _: list(list_weights()), value=BUNDLED, tooltip=_TIPS["network"]
+        )
         self.weights = mw.FileEdit(
-            label="Weights",
+            label="or its file",
             mode="r",
             filter="*.safetensors",
             nullable=True,
@@ -221,7 +228,7 @@ class IdentifyWidget(mw.Container):
         options = _Options(
             rule=self.rule.value,
             min_snr=float(self.min_snr.value),
-            weights=None if weights in (None, Path()) else Path(weights),
+            weights=self.network.value if weights in (None, Path()) else Path(weights),
             device=self.device.value,
             nodes=bool(self.nodes.value),
         )
