@@ -7,7 +7,15 @@ import json
 import numpy as np
 import pytest
 
-from napari_sadp.identify import NONE_LABEL, combine_results, identify_pattern, identify_patterns
+from napari_sadp.identify import (
+    NONE_LABEL,
+    Knowledge,
+    combine_results,
+    identify_pattern,
+    identify_patterns,
+    pool_classes,
+    stage_angle,
+)
 from napari_sadp.models.predict import load_classifier
 from napari_sadp.pattern import DiffractionPattern
 from napari_sadp.report import (
@@ -162,3 +170,104 @@ def test_groups_of_equal_probability_are_named_together(classifier):
     assert headline(
         combine_results([identify_pattern(DiffractionPattern(np.zeros((64, 64))), classifier)])
     ).startswith("No pattern could be used")
+
+
+@pytest.fixture(scope="module")
+def aluminium(classifier):
+    """Two patterns of one crystal, 18.4 deg apart."""
+    return [
+        identify_pattern(simulated_sample("Al", 225, zone, seed=1), classifier)
+        for zone in [(0, 0, 1), (0, 1, 3)]
+    ]
+
+
+def test_zone_axes_and_miller_indices_of_every_pattern(aluminium):
+    content = json.loads(json.dumps(combine_results(aluminium).to_dict()))
+    for entry, zone in zip(content["patterns"], [(0, 0, 1), (0, 1, 3)], strict=True):
+        best = entry["zone_axes"][0]
+        assert tuple(best["zone"]) == zone
+        assert best["probability"] > 0.9
+        assert sum(axis["probability"] for axis in entry["zone_axes"]) <= 1 + 1e-9
+        found = entry["indexing"]
+        assert found["group"] == "225"
+        for spot in found["spots"]:
+            assert np.dot(spot["hkl"], zone) == 0
+            assert len({index % 2 for index in spot["hkl"]}) == 1  # face-centred: all even or all odd
+        # the longer the vector, the farther the spot
+        length = [np.linalg.norm(spot["hkl"]) for spot in found["spots"]]
+        distance = [np.linalg.norm(np.subtract(spot["rc"], entry["beam_rc"])) for spot in found["spots"]]
+        assert np.corrcoef(length, distance)[0, 1] > 0.999
+    assert content["shared_camera_constant"] > 0.95
+
+
+def test_what_cannot_be_separated_is_said_in_words(aluminium):
+    content = combine_results(aluminium).to_dict()
+    assert content["indistinguishable"] == [225, 196, 202, 209, 216]
+    assert content["indistinguishable_text"].startswith("225, 196, 202, 209 and 216 give the same patterns")
+    classes = content["extinction_classes"]
+    assert classes[0]["groups"] == [225, 196, 202, 209, 216]
+    assert sum(item["probability"] for item in classes) == pytest.approx(1)
+    one = combine_results(aluminium[:1])
+    assert "do not separate 221, 225, 227 and 229" in one.indistinguishable_text
+    assert {221, 195, 203, 225, 229} <= set(one.indistinguishable)
+    text = format_table(one)
+    assert "extinction class" in text
+    assert "zone axis [001]" in text
+
+
+def test_elements_and_candidates_are_priors(aluminium):
+    only = combine_results(aluminium[:1], knowledge=Knowledge(candidates=("229", "221", "999")))
+    assert set(only.space_groups.groups[:2]) == {221, 229}
+    assert only.space_groups.probability(225) == pytest.approx(0, abs=1e-12)
+    assert "999: there is no such space group" in only.messages[0]
+    assert only.messages[0] in format_table(only)
+    silicon = combine_results(aluminium[:1], knowledge=Knowledge(elements=("Si", "Qq")))
+    assert silicon.space_groups.groups[0] == 227
+    assert "Si (227)" in silicon.to_dict()["phases"]
+    assert "'Qq' is no chemical element" in silicon.messages[0]
+    mean = combine_results(aluminium[:1], rule="mean", knowledge=Knowledge(candidates=("229", "221")))
+    assert mean.space_groups.probability(229) == pytest.approx(0.5, abs=0.02)
+
+
+def test_tilts_between_patterns(aluminium):
+    right = combine_results(aluminium, knowledge=Knowledge(tilt_deg=(18.4,)))
+    assert right.known_zones == ((0, 0, 1), (0, 1, 3))
+    stage = combine_results(aluminium, knowledge=Knowledge(tilt_deg=((0.0, 0.0), (18.4, 0.0))))
+    assert stage.space_groups.probabilities == pytest.approx(right.space_groups.probabilities, abs=1e-6)
+    wrong = combine_results(aluminium, knowledge=Knowledge(tilt_deg=(55.0,)))
+    assert any("contradict each other" in message for message in wrong.messages)
+    odd = combine_results(aluminium, knowledge=Knowledge(tilt_deg=(1.0, 2.0, 3.0)))
+    assert "tilts were given for 3 pattern(s)" in odd.messages[0]
+    assert odd.space_groups.groups[0] == 225
+    with pytest.raises(ValueError, match="tilt_deg is 200"):
+        Knowledge(tilt_deg=(200.0,))
+    with pytest.raises(ValueError, match="thickness_nm is -1"):
+        Knowledge(thickness_nm=-1)
+
+
+def test_the_stage_of_the_file_is_used(aluminium):
+    from dataclasses import replace
+
+    staged = [
+        replace(result, pattern=replace(result.pattern, stage_deg=stage))
+        for result, stage in zip(aluminium, [(-5.0, 3.0), (60.0, 3.0)], strict=True)
+    ]
+    found = combine_results(staged)
+    assert any("contradict each other" in message for message in found.messages)  # 65 deg are not 18.4
+    assert stage_angle((-5.0, 3.0), (60.0, 3.0)) == pytest.approx(65, abs=0.3)
+    assert stage_angle((10, 20), (10, 20)) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_duplicate_changes_nothing(aluminium):
+    once, twice = combine_results(aluminium), combine_results([*aluminium, aluminium[1]])
+    assert twice.space_groups.probabilities == pytest.approx(once.space_groups.probabilities, abs=1e-6)
+
+
+def test_pooling_keeps_what_both_agree_on(aluminium):
+    result = aluminium[1]
+    best = int(np.argmax(result.class_probabilities))
+    pooled = pool_classes(result.network, result.lattice_classes)
+    assert pooled == pytest.approx(result.class_probabilities)
+    # a network that knows nothing leaves the lattice's own answer, and the other way round
+    blank = np.full(len(result.network), 1 / len(result.network))
+    assert int(np.argmax(pool_classes(blank, result.lattice_classes))) == best

@@ -5,6 +5,7 @@
 # test  the same environment plus test tools and the system packages of the viewer tests, then lint and all tests
 #
 # PYTHON=/path/to/python chooses the interpreter (3.11 or newer), VENV=folder the environment.
+# SADP_TEST_PROCESSES=4 runs the tests in so many processes (2 by default).
 # SADP_SKIP_GUI=1 leaves the viewer tests out where their system packages cannot be had.
 set -eu
 cd "$(dirname "$0")/.."
@@ -86,6 +87,9 @@ lint() {
 tests() {
     environment installed-test -e . --group test
     lint
+    # files of tests are shared among processes of one thread each
+    OMP_NUM_THREADS=1; export OMP_NUM_THREADS
+    set -- -n "${SADP_TEST_PROCESSES:-2}" --dist loadfile "$@"
     if [ "${SADP_SKIP_GUI:-0}" = 1 ]; then
         say "viewer tests left out (SADP_SKIP_GUI=1)"
         exec "$VENV/bin/python" -m pytest -m "not gui" "$@"

@@ -38,6 +38,8 @@ class DiffractionPattern:
         What the file says that the data are.
     notes : tuple of str
         What was decided on the way (calibration dropped, margins trimmed ...), for the user.
+    stage_deg : tuple of 2 float, optional
+        Tilts alpha and beta of the stage [deg], None when unknown.
 
     Raises
     ------
@@ -54,6 +56,7 @@ class DiffractionPattern:
     frame: int | None = 0
     kind: PatternKind = "unknown"
     notes: tuple[str, ...] = field(default_factory=tuple)
+    stage_deg: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         data = np.asarray(self.data)

@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_sadp._atomic import atomic_path
 from napari_sadp.ensemble.ambiguity import same_patterns
-from napari_sadp.identify import UNREADABLE
+from napari_sadp.identify import UNREADABLE, zone_text
 from napari_sadp.labels.spacegroups import symbol, zone_name
 
 if TYPE_CHECKING:
@@ -74,8 +74,12 @@ def format_table(found: Identification) -> str:
         f"{'pattern':<32} {'beam (row, col)':>17} {'|g1| px':>8} {'1/Å':>7} {'ratio':>6} {'angle':>6} "
         f"{'spots':>5}  {'class':<6} {'P':>5}  by lattice"
     ]
+    number = 0
     for result in found.patterns:
         lines += _pattern_lines(result)
+        if result.used and found.zones is not None:
+            lines.append(f"{'':<32} {_zone_line(found, number)}")
+            number += 1
     lines.append("")
     if not found.n_used:
         return "\n".join([*lines, headline(found)])
@@ -88,6 +92,10 @@ def format_table(found: Identification) -> str:
         bar = "#" * round(20 * p)
         lines.append(f"{number:>4} {name:<9} {percent(p):>8}  {others:<28} {bar}".rstrip())
     lines.append(f"{'none of these':<14} {percent(posterior.none_of_these):>8}")
+    lines += ["", "extinction class (all cubic groups with these conditions)"]
+    for groups, p in found.extinction_classes:
+        lines.append(f"{percent(p):>14}   {', '.join(map(str, groups))}")
+    lines += ["", found.indistinguishable_text]
     if posterior.none_of_these > 0.5:
         lines.append(
             f"None of these is more likely (P = {posterior.none_of_these:.2f}): the lattices are not those of the "
@@ -97,14 +105,8 @@ def format_table(found: Identification) -> str:
 
 
 def leading_groups(found: Identification) -> tuple[int, ...]:
-    """Return the most probable space group, or all that are as probable within 1 %."""
-    groups = found.space_groups
-    leaders = (
-        number
-        for number, p in zip(groups.groups, groups.probabilities, strict=True)
-        if p > groups.probabilities[0] - 0.01
-    )
-    return tuple(sorted(leaders))
+    """Return the most probable space group, or all that are nearly as probable."""
+    return found.leading_groups
 
 
 def headline(found: Identification) -> str:
@@ -134,10 +136,12 @@ def remarks(found: Identification) -> list[str]:
     Returns
     -------
     list of str
-        Which zone axis to go to, where another pattern still tells something; and that hexagonal nets are not cubic alone.
+        What does not fit or could not be used; which zone axis to go to, where another pattern still tells something; and that
+        hexagonal nets are not cubic alone.
     """
-    used = [result for result in found.patterns if result.used]
-    lines = _next_line(found) if used and found.space_groups.none_of_these <= 0.5 else []
+    used = found.used
+    lines = list(found.messages)
+    lines += _next_line(found) if used and found.space_groups.none_of_these <= 0.5 else []
     if used and all(result.best_class[0].startswith("C") for result in used):
         lines.append("A hexagonal net is also what hexagonal and trigonal crystals show along [0001].")
     return lines
@@ -153,6 +157,15 @@ def _next_line(found: Identification) -> list[str]:
     return [
         f"Next: {zone_name(best.zone)} would tell most, {best.gain_bits:.2f} bit about the space group{tilt}."
     ]
+
+
+def _zone_line(found: Identification, index: int) -> str:
+    """Return the zone axis of a pattern used, and the Miller indices of its basis, as text."""
+    line, done = f"zone axis {zone_text(found, index)}", found.indexing(index)
+    if done is not None and done.zone == (found.zone_axes(index) or [(None, 0.0)])[0][0]:
+        first, second = (" ".join(map(str, hkl)) for hkl in done.basis_hkl.tolist())
+        line += f"; g1 = ({first}), g2 = ({second}) in {done.behaviour.name}"
+    return line
 
 
 def _pattern_lines(result: PatternResult) -> list[str]:

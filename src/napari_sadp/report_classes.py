@@ -101,7 +101,7 @@ def format_classes(scheme: PatternScheme) -> str:
         f"{len(scheme)} classes ({types}) of {len(scheme.index_of)} pairs of group and zone axis; absent nodes within "
         f"{scheme.field_of_view:g} shortest spacings.",
     ]
-    if 227 in scheme.groups:
+    if 227 in scheme.groups and not scheme.general:
         lines.append("227a: only sites 8a, 8b, 48f; 227b: 16c or 16d too; 227g: others; 227: all three.")
     return "\n".join(lines)
 

@@ -29,8 +29,8 @@ def test_the_article_s_example_by_the_mean_rule(scheme):
 def test_the_product_rule_decides_the_same_example(scheme):
     found = combine(rows(scheme, ("225", (0, 0, 1)), ("225", (0, 1, 3))), scheme, rule="product")
     assert found.groups[0] == 225
-    # ordered alloys (221) may hide their superlattice and look face-centred on every axis: no certainty
-    assert found.groups[1] == 221
+    # multiple scattering may fill the gaps of 227, and ordered alloys (221) may hide their superlattice: no certainty
+    assert set(found.groups[1:3]) == {221, 227}
     assert 0.5 < found.probability(225) < 0.99
     assert found.probabilities.sum() == pytest.approx(1)
 

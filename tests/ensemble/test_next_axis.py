@@ -11,7 +11,6 @@ from napari_sadp.ensemble.next_axis import (
     family_angles,
     group_probabilities,
     rank_next_axes,
-    zone_probabilities,
 )
 from napari_sadp.labels.scheme import build_scheme
 
@@ -98,19 +97,6 @@ def test_behaviours_share_a_group(scheme):
     )
 
 
-def test_zone_axis_of_a_pattern(scheme):
-    # the class of 225 [023] belongs to no other axis
-    row = np.eye(len(scheme))[scheme.index_of["225", (0, 2, 3)]]
-    assert zone_probabilities(row, {225: 1.0}, scheme)[scheme.zones.index((0, 2, 3))] == pytest.approx(1)
-    # one class for [014] of 229, 227a, 227b and [223] of 213, 221, 225: the axis follows the group
-    row = np.eye(len(scheme))[scheme.index_of["229", (0, 1, 4)]]
-    found = zone_probabilities(row, {229: 0.5, 227: 0.2, 225: 0.3}, scheme)
-    assert found[scheme.zones.index((0, 1, 4))] == pytest.approx(0.7)
-    assert found[scheme.zones.index((2, 2, 3))] == pytest.approx(0.3)
-    # a class that the only possible group does not show names no axis
-    assert zone_probabilities(row, {"227g": 1.0}, scheme) == pytest.approx(1 / 16)
-
-
 def test_wrong_arguments_are_named(scheme):
     with pytest.raises(ValueError, match="posterior names 62"):
         rank_next_axes({62: 1.0}, scheme)
@@ -120,5 +106,3 @@ def test_wrong_arguments_are_named(scheme):
         rank_next_axes({}, scheme)
     with pytest.raises(ValueError, match="zone is"):
         rank_next_axes(AFTER_001, scheme, current_zone=(0, 0, 0))
-    with pytest.raises(ValueError, match=r"class_probabilities has shape \(3,\)"):
-        zone_probabilities(np.ones(3), AFTER_001, scheme)

@@ -24,6 +24,10 @@ def add_command(commands: Any) -> None:
         "--groups", type=_groups, default="article", metavar="LIST",
         help="article (213,221,225,227,229; default), cubic (all 36), or numbers such as 221,225",
     )  # fmt: skip
+    command.add_argument(
+        "--general", action=argparse.BooleanOptionalAction, default=None,
+        help="general reflection conditions alone: 227 as one, not in its three behaviours (default: for --groups cubic only)",
+    )  # fmt: skip
     command.add_argument("--chirality", action="store_true", help="count mirror images as different classes")
     command.add_argument(
         "--field-of-view", type=float, metavar="R",
@@ -40,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the command, return the exit status."""
     from napari_sadp._validate import check_range
     from napari_sadp.labels.scheme import FIELD_OF_VIEW, build_scheme
+    from napari_sadp.labels.spacegroups import CUBIC_GROUPS
     from napari_sadp.report_classes import format_classes, save_sheet
 
     radius = FIELD_OF_VIEW
@@ -47,7 +52,9 @@ def run(options: argparse.Namespace) -> int:
         radius = check_range("--field-of-view", options.field_of_view, 1, 20, "shortest spacings")
     if options.sheet is not None:
         check_picture_path("--sheet", options.sheet)
-    scheme = build_scheme(options.groups, field_of_view=radius, chirality=options.chirality)
+    # all cubic groups are one list of extinction conditions; 203 has the special positions of 227 too
+    general = options.groups == CUBIC_GROUPS if options.general is None else options.general
+    scheme = build_scheme(options.groups, field_of_view=radius, chirality=options.chirality, general=general)
     if options.sheet is not None:
         save_sheet(scheme, options.sheet)
     print(json.dumps(classes_to_list(scheme), indent=1) if options.json else format_classes(scheme))

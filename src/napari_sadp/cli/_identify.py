@@ -61,6 +61,24 @@ def add_command(commands: Any) -> None:
         "--min-snr", type=float, default=6.0, metavar="RATIO",
         help="smallest signal to noise ratio of a spot, no unit (default: %(default)s)",
     )  # fmt: skip
+    known = command.add_argument_group("what is known besides the patterns")
+    known.add_argument(
+        "--elements", type=_names, default=(), metavar="LIST",
+        help="elements in the specimen, such as Fe,Al,O: groups count by the catalogue's structures of these alone",
+    )  # fmt: skip
+    known.add_argument(
+        "--candidates", type=_names, default=(), metavar="LIST",
+        help="space groups (number or symbol), formulas or source ids that come into question, such as 225,Fd-3m,CsCl",
+    )  # fmt: skip
+    known.add_argument(
+        "--thickness-nm", type=float, metavar="NM",
+        help="thickness of the specimen: how far multiple scattering may fill the gaps (default: 5 to 60 nm, by a prior)",
+    )  # fmt: skip
+    known.add_argument(
+        "--tilt", type=_tilt, action="append", default=[], metavar="DEG[,DEG]",
+        help="alpha,beta of the stage, once for each pattern in order; or one angle for each pattern after the first, from "
+        "the one before it (default: what the files say). Write --tilt=-10,5 where it begins with a minus",
+    )  # fmt: skip
     command.add_argument(
         "--picture",
         metavar="PATH",
@@ -68,8 +86,9 @@ def add_command(commands: Any) -> None:
     )
     command.add_argument(
         "--weights",
-        metavar="PATH",
-        help="weight file .safetensors with its card beside it (default: bundled)",
+        metavar="WEIGHTS",
+        help="network: a name that `napari-sadp weights` lists, or a .safetensors file with its card beside it (default: that of the "
+        "package)",
     )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
     command.set_defaults(run=run)
@@ -79,13 +98,16 @@ def run(options: argparse.Namespace) -> int:
     """Run the command, return the exit status."""
     from napari_sadp._validate import check_range
     from napari_sadp.ensemble.combine import combine
-    from napari_sadp.identify import Identification, combine_results
+    from napari_sadp.identify import Identification, Knowledge, combine_results
     from napari_sadp.models.predict import load_classifier
 
     if options.pixel_size is not None:
         check_range("--pixel-size", options.pixel_size, 0, 1, "1/Å", low_inclusive=False)
     if options.picture is not None:
         check_picture_path("--picture", options.picture)
+    if options.thickness_nm is not None:
+        check_range("--thickness-nm", options.thickness_nm, 0, 1e4, "nm", low_inclusive=False)
+    knowledge = Knowledge(options.elements, options.candidates, options.thickness_nm, tuple(options.tilt))
     classifier = load_classifier(options.weights, options.device)
     results: list[PatternResult] = []
     interrupted = False
@@ -97,7 +119,7 @@ def run(options: argparse.Namespace) -> int:
         interrupted = True
     show_progress("")
     if results:
-        found = combine_results(results, rule=options.rule)
+        found = combine_results(results, rule=options.rule, knowledge=knowledge)
     else:
         found = Identification((), combine([], classifier.scheme, rule=options.rule), classifier.scheme)
     _print_result(found, as_json=options.json)
@@ -179,6 +201,24 @@ class FrameSelection:
     def last(self) -> int:
         """Largest frame asked for."""
         return max(part[-1] for part in self.ranges)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Return the items of a list with commas."""
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def _tilt(text: str) -> float | tuple[float, float]:
+    """Return an angle, or alpha and beta."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 2) or not all(abs(value) <= 180 for value in values):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected an angle such as 18.4, or alpha,beta such as -12.5,3 [deg]"
+        )
+    return values[0] if len(values) == 1 else (values[0], values[1])
 
 
 def _frame_list(text: str) -> FrameSelection:

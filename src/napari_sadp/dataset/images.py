@@ -14,10 +14,10 @@ from napari_sadp.dataset.beams import BeamMaker, excitation
 from napari_sadp.dataset.config import MAX_IMAGES, DatasetConfig, config_to_dict
 from napari_sadp.dataset.structures import DatasetStructure, select_structures
 from napari_sadp.geometry.convention import IMAGE_CONVENTION, beam_position
+from napari_sadp.geometry.draw import TAIL, render_gaussians
 from napari_sadp.labels.scheme import PatternScheme, build_scheme
 from napari_sadp.simulation.imperfections import FrameParameters, draw_frames, draw_parameters, draw_specimen
 from napari_sadp.simulation.kinematic import relrod_weight
-from napari_sadp.simulation.render import TAIL, render_gaussians
 
 if TYPE_CHECKING:
     from napari_sadp.labels.scheme import Zone

@@ -30,7 +30,6 @@ import numpy as np
 from napari_sadp._validate import check_option
 from napari_sadp.labels.lattice2d import gram
 from napari_sadp.labels.scheme import build_scheme, present_basis
-from napari_sadp.labels.spacegroups import behaviours
 
 if TYPE_CHECKING:
     from napari_sadp.labels.scheme import PatternScheme, Zone
@@ -224,7 +223,7 @@ def _groups_and_weights(scheme: PatternScheme) -> tuple[np.ndarray, np.ndarray]:
     """Return index of the group and prior probability of every behaviour, (n_behaviours,) ndarrays."""
     items = scheme.all_behaviours
     group = np.array([scheme.groups.index(b.number) for b in items])
-    weight = np.array([1 / (len(behaviours(b.number)) * len(scheme.groups)) for b in items])
+    weight = np.array([1 / (len(scheme.behaviours_of(b.number)) * len(scheme.groups)) for b in items])
     return group, weight
 
 

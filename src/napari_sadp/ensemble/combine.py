@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from napari_sadp._validate import check_option
-from napari_sadp.ensemble.visible import joint_group_likelihood
+from napari_sadp.ensemble.constants import PRIOR_NONE
+from napari_sadp.ensemble.joint import Evidence, joint_posterior
 from napari_sadp.labels.spacegroups import symbol
 
 if TYPE_CHECKING:
@@ -28,12 +29,6 @@ if TYPE_CHECKING:
 Rule = Literal["product", "mean"]
 RULES: tuple[str, ...] = ("product", "mean")
 
-#: Share of a uniform distribution mixed into the class probabilities before likelihoods multiply, so that one wrong
-#: pattern among several lowers a group and does not rule it out for good. Of the order of the share of patterns with a
-#: wrong lattice (see the end-to-end benchmark), which the network's own probabilities cannot know of.
-SURPRISE = 0.05
-#: Prior probability that the crystal has none of the groups, as a whole.
-PRIOR_NONE = 0.05
 #: Bound on how much one pattern may say for or against "none".
 _MAX_NONE_FACTOR = 1e3
 
@@ -118,8 +113,19 @@ def _checked(class_probabilities: np.ndarray, scheme: PatternScheme) -> np.ndarr
     return probability / probability.sum()
 
 
-def _none_of_all(none: np.ndarray) -> float:
-    """Return the probability that one crystal, which all patterns are of, is none of the scheme's."""
+def none_of_all(none: np.ndarray) -> float:
+    """Return the probability that one crystal, which all patterns are of, is none of the scheme's.
+
+    Parameters
+    ----------
+    none : (n_patterns,) ndarray of float
+        That probability for each pattern alone.
+
+    Returns
+    -------
+    float
+        0 to 1; a single pattern says no more than a bounded factor.
+    """
     prior = PRIOR_NONE / (1 - PRIOR_NONE)
     p = np.clip(none, 1e-9, 1 - 1e-9)
     factor = np.clip(p / (1 - p) / prior, 1 / _MAX_NONE_FACTOR, _MAX_NONE_FACTOR)
@@ -183,19 +189,42 @@ def combine(
         posterior = np.full(n_groups, 1 / n_groups)
     elif rule == "product":
         table = np.array([_checked(row, scheme) for row in rows])
-        # a pattern that fits no class says nothing about the groups: uniform in its share
+        # a pattern that fits no class says nothing about the groups: all are as likely in its share
         table = (1 - none[:, None]) * table + none[:, None] / len(scheme)
-        posterior = joint_group_likelihood(table, scheme, SURPRISE)
-        posterior /= posterior.sum()
+        rest = none / len(scheme)
+        evidence = [Evidence(np.append(row, last)) for row, last in zip(table, rest, strict=True)]
+        posterior = joint_posterior(evidence, scheme).groups
     else:
         each = [group_likelihood(row, scheme, none_of_these=p) for row, p in zip(rows, none, strict=True)]
         posterior = np.mean([item / item.sum() for item in each], axis=0)
-    # sorted by probability; ties (exact but for rounding) in the order of the numbers
-    order = np.lexsort((scheme.groups, -posterior.round(12)))
-    return SpaceGroupPosterior(
-        groups=tuple(scheme.groups[i] for i in order),
-        probabilities=posterior[order],
-        rule=rule,
-        n_patterns=len(rows),
-        none_of_these=_none_of_all(none) if len(none) else PRIOR_NONE,
+    return sorted_posterior(
+        posterior, scheme, rule, len(rows), none_of_all(none) if len(none) else PRIOR_NONE
     )
+
+
+def sorted_posterior(
+    probabilities: np.ndarray, scheme: PatternScheme, rule: str, n_patterns: int, none_of_these: float
+) -> SpaceGroupPosterior:
+    """Return probabilities in the order of the scheme as a posterior, most probable group first.
+
+    Parameters
+    ----------
+    probabilities : (n_groups,) ndarray of float
+        Sum to 1.
+    scheme : PatternScheme
+        The classes.
+    rule : str
+        How the patterns were combined.
+    n_patterns : int
+        Patterns used.
+    none_of_these : float
+        Probability that the crystal is none that the scheme knows.
+
+    Returns
+    -------
+    SpaceGroupPosterior
+        Ties, exact but for rounding, in the order of the numbers.
+    """
+    order = np.lexsort((scheme.groups, -probabilities.round(12)))
+    groups = tuple(scheme.groups[i] for i in order)
+    return SpaceGroupPosterior(groups, probabilities[order], rule, n_patterns, none_of_these)

@@ -1,7 +1,7 @@
-"""Class probabilities from the fitted lattice alone: its shape, and which of its nodes show a spot. No network.
+"""Class probabilities from the measured lattice: its shape, and which of its nodes show a spot. No network.
 
-A first, simple engine: shapes are compared with their covariance, against a uniform alternative *none of these*; nodes
-count as independent, with fixed chances of a spot on an allowed and on a forbidden node.
+Shapes are compared with their covariance, against a uniform alternative *none of these*; what the nodes say is worked out by
+`napari_sadp.ensemble.exact`.
 """
 
 from __future__ import annotations
@@ -11,23 +11,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sadp.ensemble.combine import PRIOR_NONE
-from napari_sadp.labels.lattice2d import shape_operations
-from napari_sadp.labels.scheme import disc_nodes
+from napari_sadp.ensemble.constants import PRIOR_NONE
+from napari_sadp.ensemble.exact import class_log_likelihood
+from napari_sadp.geometry.nodes import NodeMap
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.results import SpotLattice
-    from napari_sadp.labels.scheme import Appearance, PatternScheme
+    from napari_sadp.labels.scheme import PatternScheme
 
 #: Density of the shapes that are none: uniform over ln(ratio) up to ln 5 and angles from 60 to 90 deg.
 _NONE_DENSITY = 1.0 / (np.log(5.0) * np.radians(30.0))
-#: Chance of a detected spot on a node that symmetry allows, and on one that it forbids (multiple scattering, noise).
-P_SPOT_ALLOWED = 0.85
-P_SPOT_FORBIDDEN = 0.10
-#: Nodes are counted out to the radius that holds this share of the indexed spots.
-_NODE_QUANTILE = 0.9
-#: Weight of the evidence of a node: Friedel and symmetry mates show or hide together, so that nodes are not independent.
-_NODE_WEIGHT = 0.25
+#: Shapes farther from the measured one than this, in squared standard deviations, are out of the question: their nodes
+#: are not looked at.
+_MAX_DISTANCE = 40.0
+#: Probability of a spot where none was found, for a lattice whose nodes were not measured one by one.
+_NOT_FOUND = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,18 +36,31 @@ class LatticeClasses:
     ----------
     shape_likelihood : (n_classes,) ndarray of float64
         Density of the measured shape under the shape of each class.
+    node_likelihood : (n_classes,) ndarray of float64
+        Likelihood of the spots and gaps under each class, the largest of the shapes in question 1; 0 for other shapes.
     probabilities : (n_classes,) ndarray of float64
         P(class | lattice and nodes, one of the classes); sum to 1.
     none_of_these : float
         P(no class of the scheme has this shape).
+    none_likelihood : float
+        What stands against `shape_likelihood` times `node_likelihood` where the crystal has no class of the scheme.
     """
 
     shape_likelihood: np.ndarray
+    node_likelihood: np.ndarray
     probabilities: np.ndarray
     none_of_these: float
+    none_likelihood: float
+
+    @property
+    def likelihood(self) -> np.ndarray:
+        """Likelihood of everything measured under each class, (n_classes,)."""
+        return self.shape_likelihood * self.node_likelihood
 
 
-def classify_lattice(lattice: SpotLattice, scheme: PatternScheme) -> LatticeClasses:
+def classify_lattice(
+    lattice: SpotLattice, scheme: PatternScheme, nodes: NodeMap | None = None
+) -> LatticeClasses:
     """Classify a pattern by its lattice.
 
     Parameters
@@ -58,6 +69,8 @@ def classify_lattice(lattice: SpotLattice, scheme: PatternScheme) -> LatticeClas
         Fitted lattice with covariance and indexed spots.
     scheme : PatternScheme
         The classes.
+    nodes : NodeMap, optional
+        The measured nodes of the lattice; without it, a node counts as dark where no spot was found.
 
     Returns
     -------
@@ -65,27 +78,61 @@ def classify_lattice(lattice: SpotLattice, scheme: PatternScheme) -> LatticeClas
         Probabilities.
     """
     covariance = lattice.shape_covariance()
-    density = np.empty(len(scheme))
-    bases = _equivalent_bases(lattice)
-    cache: dict[tuple[int, int, int], tuple[float, np.ndarray]] = {}
-    node_log = np.zeros(len(scheme))
-    for item in scheme.classes:
-        shape = item.appearance.shape
-        if shape not in cache:
-            target = np.array([np.log(item.ratio), np.radians(item.angle_deg)])
-            cache[shape] = _best_match(bases, target, covariance)
-        density[item.index], transform = cache[shape]
-        node_log[item.index] = _node_log_likelihood(lattice, transform, item.appearance)
+    bases = equivalent_bases(lattice)
+    shapes, number, target = _shapes(scheme)
+    offset = np.array([value for value, _ in bases]) - target[:, None]  # (shapes, bases, 2)
+    distance = np.einsum("sbi,ij,sbj->sb", offset, np.linalg.inv(covariance), offset)
+    nearest = distance.argmin(axis=1)
+    distance = distance.min(axis=1)
+    norm = 2 * np.pi * np.sqrt(np.linalg.det(covariance))
+    density = (np.exp(-0.5 * distance) / norm)[number]
+    basis = np.stack([lattice.g1_px, lattice.g2_px])
+    near = {shapes[i]: bases[nearest[i]][1] for i in np.flatnonzero(distance < _MAX_DISTANCE)}
+    node_map = nodes_of_spots(lattice) if nodes is None else nodes
+    log = class_log_likelihood(node_map, basis @ basis.T, near, scheme)
+    node = np.exp(log - log.max()) if near else np.ones(len(scheme))
     prior = scheme.class_given_group.mean(axis=0)
-    weight = prior * density * np.exp(node_log)
-    total_shape = float(prior @ density)
-    none = PRIOR_NONE * _NONE_DENSITY / (PRIOR_NONE * _NONE_DENSITY + (1 - PRIOR_NONE) * total_shape)
+    weight = prior * density * node
+    none = PRIOR_NONE * _NONE_DENSITY
+    none /= none + (1 - PRIOR_NONE) * float(prior @ density)
     if weight.sum() <= 0:  # every shape is so far off that its density underflows
-        return LatticeClasses(density, prior / prior.sum(), 1.0)
-    return LatticeClasses(density, weight / weight.sum(), float(none))
+        return LatticeClasses(density, node, prior / prior.sum(), 1.0, _NONE_DENSITY)
+    return LatticeClasses(density, node, weight / weight.sum(), float(none), _NONE_DENSITY)
 
 
-def _equivalent_bases(lattice: SpotLattice) -> list[tuple[np.ndarray, np.ndarray]]:
+def nodes_of_spots(lattice: SpotLattice) -> NodeMap:
+    """Return a node map of a lattice whose nodes were not measured: a spot where one was found, hardly one elsewhere.
+
+    Parameters
+    ----------
+    lattice : SpotLattice
+        Lattice with its spots.
+
+    Returns
+    -------
+    NodeMap
+        Nodes out to the farthest spot; uncertainties are not known and NaN.
+    """
+    index = lattice.indices[lattice.indexed]
+    value = lattice.spots.intensity[lattice.indexed]
+    use = np.any(index != 0, axis=1)
+    index, value = index[use], value[use]
+    size = int(np.abs(index).max(initial=1))
+    m, n = (axis.ravel() for axis in np.mgrid[-size : size + 1, -size : size + 1])
+    grid = np.stack([m, n], axis=1)
+    basis = np.stack([lattice.g1_px, lattice.g2_px])
+    reach = np.linalg.norm(index @ basis, axis=1).max(initial=0.0)
+    grid = grid[(np.linalg.norm(grid @ basis, axis=1) <= reach + 1e-9) & grid.any(axis=1)]
+    found = {tuple(node): v for node, v in zip(index.tolist(), value.tolist(), strict=True)}
+    intensity = np.array([found.get(tuple(node), 0.0) for node in grid.tolist()])
+    there = np.array([tuple(node) in found for node in grid.tolist()], dtype=bool)
+    presence = np.where(there, 1.0, _NOT_FOUND)
+    return NodeMap(
+        grid, lattice.node_rc(grid), intensity, np.full(len(grid), np.nan), presence, there.astype(np.int8)
+    )
+
+
+def equivalent_bases(lattice: SpotLattice) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return ((ln ratio, angle), transform) of the bases that measurement errors may take for the reduced one."""
     basis = np.stack([lattice.g1_px, lattice.g2_px])
     small = [(1, 0), (0, 1), (1, 1), (1, -1), (-1, 0), (0, -1), (-1, 1), (-1, -1)]
@@ -103,41 +150,9 @@ def _equivalent_bases(lattice: SpotLattice) -> list[tuple[np.ndarray, np.ndarray
     return found
 
 
-def _best_match(
-    bases: list[tuple[np.ndarray, np.ndarray]], target: np.ndarray, covariance: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Return the normal density of the nearest basis, and its transform."""
-    inverse = np.linalg.inv(covariance)
-    distance = [float((value - target) @ inverse @ (value - target)) for value, _ in bases]
-    best = int(np.argmin(distance))
-    norm = 2 * np.pi * np.sqrt(np.linalg.det(covariance))
-    return float(np.exp(-0.5 * distance[best]) / norm), bases[best][1]
-
-
-def _node_log_likelihood(lattice: SpotLattice, transform: np.ndarray, appearance: Appearance) -> float:
-    """Return ln P(spots | class) - ln P(spots | every node allowed) for the best orientation of the class."""
-    absent = set(appearance.absent)
-    if not absent:
-        return 0.0
-    inverse = np.rint(np.linalg.inv(transform)).astype(int)
-    seen = lattice.indices[lattice.indexed] @ inverse
-    seen = seen[np.any(seen != 0, axis=1)]
-    if len(seen) == 0:
-        return 0.0
-    g11, g12, g22 = appearance.shape
-    length = np.sqrt(g11 * seen[:, 0] ** 2 + 2 * g12 * seen[:, 0] * seen[:, 1] + g22 * seen[:, 1] ** 2)
-    reach = float(np.quantile(length, _NODE_QUANTILE) / np.sqrt(g11))
-    nodes = disc_nodes(appearance.shape, reach)
-    spots = set(map(tuple, seen.tolist()))
-    filled = np.log(P_SPOT_FORBIDDEN / P_SPOT_ALLOWED)
-    hidden = np.log((1 - P_SPOT_FORBIDDEN) / (1 - P_SPOT_ALLOWED))
-    best = -np.inf
-    for operation in shape_operations(appearance.shape):
-        total = 0.0
-        for node, moved in zip(
-            map(tuple, nodes.tolist()), map(tuple, (nodes @ operation).tolist()), strict=True
-        ):
-            if moved in absent:
-                total += filled if node in spots else hidden
-        best = max(best, total)
-    return float(_NODE_WEIGHT * best)
+def _shapes(scheme: PatternScheme) -> tuple[list[tuple[int, int, int]], np.ndarray, np.ndarray]:
+    """Return the shapes of a scheme, that of each class, and (ln ratio, angle) of each, (n_shapes, 2)."""
+    number: dict[tuple[int, int, int], int] = {}
+    of_class = np.array([number.setdefault(c.appearance.shape, len(number)) for c in scheme.classes])
+    first = [scheme.classes[int(np.flatnonzero(of_class == i)[0])] for i in range(len(number))]
+    return list(number), of_class, np.array([[np.log(c.ratio), np.radians(c.angle_deg)] for c in first])

@@ -28,8 +28,6 @@ Posterior = SpaceGroupPosterior | Mapping[int, float] | Mapping[str, float]
 
 #: From this probability on the zone axis of a pattern counts as known, so that tilt angles can be given from it.
 ZONE_KNOWN = 0.9
-#: A group whose symmetry fits a pattern this much worse than the best one has no say about its zone axis.
-_NO_SAY = 0.02
 
 
 @dataclass(frozen=True)
@@ -196,43 +194,3 @@ def rank_next_axes(
     return tuple(
         sorted(found, key=lambda item: (-round(item.gain_bits, 9), item.tilt_deg or 0.0, np.dot(item.zone, item.zone)))
     )  # fmt: skip
-
-
-def zone_probabilities(
-    class_probabilities: np.ndarray, posterior: Posterior, scheme: PatternScheme
-) -> np.ndarray:
-    """Return the probabilities of the zone axes of one pattern.
-
-    Parameters
-    ----------
-    class_probabilities : (n_classes,) ndarray of float
-        P(class | pattern).
-    posterior : Posterior
-        Groups given all patterns, this one included.
-    scheme : PatternScheme
-        The classes.
-
-    Returns
-    -------
-    (n_zones,) ndarray of float64
-        Sum 1; the axes are of equal prior in every behaviour.
-
-    Raises
-    ------
-    ValueError
-        If the number of probabilities is wrong, or the posterior does not fit the scheme.
-    """
-    probability = np.asarray(class_probabilities, dtype=float)
-    if probability.shape != (len(scheme),):
-        raise ValueError(f"class_probabilities has shape {probability.shape}, expected ({len(scheme)},)")
-    evidence = probability[scheme.class_table] * behaviour_probabilities(posterior, scheme)[:, None]
-    group = group_probabilities(posterior, scheme)
-    number = np.array([b.number for b in scheme.all_behaviours])
-    rows = np.array([evidence[number == g].sum(axis=0) for g in scheme.groups])
-    # the posterior has used the pattern already, so that only the share of the axes within a group counts
-    fit = np.divide(rows.sum(axis=1), group, out=np.zeros(len(group)), where=group > 0)
-    # Groups that by symmetry cannot look like this get no say: if the crystal has one of them after all, its superlattice
-    # is invisible, and the axis is that of the subcell, which the groups that do look like this name.
-    able = fit > _NO_SAY * fit.max(initial=0.0)
-    total = (group[able] / rows[able].sum(axis=1)) @ rows[able]
-    return total / total.sum() if total.sum() > 0 else np.full(len(total), 1 / len(total))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +12,11 @@ from napari_sadp._validate import check_range
 from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry.background import PreparedImage, prepare_image
 from napari_sadp.geometry.center import find_direct_beam
-from napari_sadp.geometry.lattice import MIN_SPOTS, fit_lattice, move_origin
+from napari_sadp.geometry.lattice import MIN_SPOTS, fit_lattice, move_origin, refit
+from napari_sadp.geometry.nodes import NodeMap, finer_basis, friedel_agreement, measure_nodes
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
 from napari_sadp.geometry.rings import radial_features
-from napari_sadp.geometry.spots import find_spots
+from napari_sadp.geometry.spots import spot_hypotheses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,10 +24,13 @@ if TYPE_CHECKING:
     from napari_sadp.pattern import DiffractionPattern
 
 _MIN_OCCUPANCY = 0.15
-_MAX_ASYMMETRY = 0.55
+_MAX_ASYMMETRY = 0.8
 _STRUCTURE = 6.0  # contrast of the background, in units of the noise of a pixel
 _CLEAR_SNR = 12.0  # a few weak blobs may be faults of the camera
-_MAX_PLANE_MISS = 0.05  # of |g1|
+_MAX_PLANE_MISS = 0.15  # of |g1|
+_FEW_SPOTS = 10
+#: Least correlation of the intensities of opposite spots, a common trend of their ratio across the pattern (a tilt) aside.
+_MIN_AGREEMENT, _MIN_PAIRS = 0.15, 14
 _MAX_BEAM_MISS = 0.3  # of |g1|: a given beam farther from every node contradicts the lattice
 
 
@@ -43,10 +48,8 @@ class PatternGeometry:
         All spots.
     lattice : SpotLattice
         Reduced lattice with the beam as origin.
-    image : (n_rows, n_cols) ndarray of float32
-        Intensity above the background, 0 under the mask [counts].
-    mask : (n_rows, n_cols) ndarray of bool
-        True where the data mean nothing.
+    prepared : PreparedImage
+        The pattern with mask, background and noise.
     notes : tuple of str
         Notes of the pattern and of each step.
     """
@@ -55,15 +58,30 @@ class PatternGeometry:
     beam: DirectBeam
     spots: SpotList
     lattice: SpotLattice
-    image: np.ndarray
-    mask: np.ndarray
+    prepared: PreparedImage
     notes: tuple[str, ...]
+
+    @property
+    def image(self) -> np.ndarray:
+        """Intensity above the background, 0 under the mask (n_rows, n_cols) float32 [counts]."""
+        return self.prepared.signal
+
+    @property
+    def mask(self) -> np.ndarray:
+        """True where the data mean nothing (n_rows, n_cols) bool."""
+        return self.prepared.mask
+
+    @cached_property
+    def nodes(self) -> NodeMap:
+        """Every lattice node in view: present, absent or unknown."""
+        return measure_nodes(self)
 
 
 def analyse_pattern(
     pattern: DiffractionPattern,
     *,
     beam_rc: Sequence[float] | np.ndarray | None = None,
+    mask: np.ndarray | None = None,
     min_snr: float = 6.0,
     min_explained: float = 0.6,
 ) -> PatternGeometry:
@@ -75,6 +93,8 @@ def analyse_pattern(
         The pattern.
     beam_rc : sequence of 2 float, optional
         The direct beam (row, col) [px], if the user knows it.
+    mask : (n_rows, n_cols) ndarray of bool, optional
+        True where the user knows that the data mean nothing; added to the mask of the pattern and to what is found.
     min_snr : float
         Smallest signal to noise ratio of a spot.
     min_explained : float
@@ -95,24 +115,87 @@ def analyse_pattern(
     """
     min_snr = check_range("min_snr", min_snr, 1, 1e6)
     given = None if beam_rc is None else _check_beam(beam_rc)
+    if mask is not None:
+        pattern = _with_mask(pattern, mask)
     if pattern.kind == "image":
         raise PatternRefusedError(
             "image", "the file says that this is an image in real space, not a diffraction pattern"
         )
     _require_signal(pattern)
     prepared = prepare_image(pattern)
-    spots = find_spots(pattern, min_snr=min_snr, prepared=prepared)
+    hypotheses = spot_hypotheses(prepared, min_snr=min_snr)
+    spots = hypotheses[0]
     try:
-        lattice = fit_lattice(spots, given, min_explained=min_explained)
+        lattice = _best_lattice(hypotheses, given, prepared.halo_rc, min_explained)
+        spots = lattice.spots
         beam = given or find_direct_beam(pattern, spots, method="lattice", lattice=lattice, prepared=prepared)
-        lattice = move_origin(lattice, beam.rc)
+        lattice = _with_weak_spots(prepared, move_origin(lattice, beam.rc))
         _require_zone(prepared, lattice, beam)
     except PatternRefusedError as error:
         _refuse(pattern, prepared, spots, given, error)
     if given is None:
         beam = DirectBeam(lattice.beam_rc.copy(), beam.score, beam.method)
-    notes = (*pattern.notes, *prepared.notes)
-    return PatternGeometry(pattern, beam, spots, lattice, prepared.signal, prepared.mask, notes)
+    notes = (*pattern.notes, *prepared.notes, *_doubts(lattice))
+    found = PatternGeometry(pattern, beam, spots, lattice, prepared, notes)
+    agreement, n_pairs = friedel_agreement(found.nodes, lattice)
+    if n_pairs >= _MIN_PAIRS and agreement < _MIN_AGREEMENT:
+        detail = (
+            f"opposite spots do not resemble each other (agreement {agreement:.2f} of {n_pairs} pairs, at least "
+            f"{_MIN_AGREEMENT}), as they do near a zone axis"
+        )
+        raise PatternRefusedError("off zone", detail, beam=beam, spots=spots)
+    return found
+
+
+def _with_mask(pattern: DiffractionPattern, mask: np.ndarray) -> DiffractionPattern:
+    """Return the pattern with a mask of the user added to its own."""
+    mask = np.asarray(mask)
+    if mask.shape != pattern.shape:
+        raise ValueError(f"mask has shape {mask.shape}, expected that of the pattern {pattern.shape}")
+    mask = mask.astype(bool)
+    return replace(pattern, mask=mask if pattern.mask is None else mask | pattern.mask)
+
+
+def _with_weak_spots(prepared: PreparedImage, lattice: SpotLattice) -> SpotLattice:
+    """Return the lattice that holds spots too weak for the search as well."""
+    distance = np.linalg.norm(lattice.spots.rc[lattice.indexed] - lattice.beam_rc, axis=1)
+    basis = finer_basis(prepared, lattice, float(np.quantile(distance, 0.8)) + 1)
+    finer = None if basis is None else refit(lattice, basis)
+    return lattice if finer is None else finer
+
+
+def _doubts(lattice: SpotLattice) -> tuple[str, ...]:
+    """Return notes on what makes the lattice less certain."""
+    notes = []
+    n, total = lattice.n_spots, len(lattice.spots)
+    if total - n >= max(3, 0.15 * total):
+        notes.append(
+            f"{total - n} of {total} spots lie on no node: a second grain or twin, or a higher-order Laue zone"
+        )
+    if n < _FEW_SPOTS:
+        notes.append(f"only {n} spots fix the lattice: low confidence")
+    return tuple(notes)
+
+
+def _best_lattice(
+    hypotheses: list[SpotList],
+    given: DirectBeam | None,
+    centre_rc: np.ndarray | None,
+    min_explained: float,
+) -> SpotLattice:
+    """Return the lattice that chance explains worst, over the sizes that the spots may have."""
+    best: SpotLattice | None = None
+    refusal: PatternRefusedError | None = None
+    for spots in hypotheses:
+        try:
+            lattice = fit_lattice(spots, given, centre_rc=centre_rc, min_explained=min_explained)
+        except PatternRefusedError as error:
+            refusal = refusal or error
+        else:
+            best = lattice if best is None or lattice.log_nfa < best.log_nfa else best
+    if best is None:
+        raise refusal
+    return best
 
 
 def _check_beam(beam_rc: Sequence[float] | np.ndarray) -> DirectBeam:

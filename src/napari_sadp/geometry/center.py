@@ -30,7 +30,7 @@ BeamMethod = Literal["auto", "brightest", "friedel", "lattice", "inversion"]
 
 _FRIEDEL_SPOTS = 60
 # what each kind of evidence may add for a candidate; all are between 0 and 1 before
-_WEIGHT = {"friedel": 1.0, "brightness": 0.8, "halo": 0.6, "stop": 0.8}
+_WEIGHT = {"friedel": 1.3, "brightness": 0.5, "halo": 0.6, "centre": 0.8, "stop": 0.8}
 
 
 def find_direct_beam(
@@ -177,6 +177,8 @@ def _midpoints(spots: SpotList) -> np.ndarray:
 def _loose_candidates(prepared: PreparedImage, spots: SpotList) -> np.ndarray:
     """Return candidates without a lattice: bright spots, and a centre hidden under the beam stop."""
     rc = spots.rc[np.argsort(-spots.intensity, kind="stable")[:12]]
+    if prepared.halo_rc is not None:
+        rc = np.concatenate([rc, prepared.halo_rc[None]])
     if not prepared.beam_stop.any():
         return rc
     # the diffuse scattering is brightest around the direct beam, also where it is hidden
@@ -202,10 +204,16 @@ def _from_candidates(
     reach = max(2.0, 1.2 * spots.sigma_px) if reach is None else reach
     near = distance < reach
     brightness = 1 + np.log10(spots.intensity / spots.intensity.max()) / 2
+    centre = np.zeros(len(points))
+    if prepared.halo_rc is not None:
+        # the halo is wide: its centre is good to a few pixels, less where a stop covers it
+        width = max(6.0, 0.05 * min(prepared.mask.shape))
+        centre = np.exp(-0.5 * (np.linalg.norm(points - prepared.halo_rc, axis=1) / width) ** 2)
     evidence = (
         _WEIGHT["friedel"] * _friedel_score(prepared, spots, points)
         + _WEIGHT["brightness"] * np.where(near, np.clip(brightness[index], 0, 1), 0)
         + _WEIGHT["halo"] * halo
+        + _WEIGHT["centre"] * centre
         + _WEIGHT["stop"] * stop
     )
     order = np.argsort(-evidence, kind="stable")

@@ -46,8 +46,8 @@ class TrainingImage:
     ----------
     data : (size, size) ndarray of float32
         0 to 1.
-    conversion : {"aligned", "article"}
-        How it was turned.
+    conversion : {"aligned", "article", "rendered"}
+        How it was made; see `napari_sadp.geometry.conversions`.
     matrix : (2, 2) ndarray of float64
         Linear part of the map from image offsets to pattern offsets, (row, col).
     beam_rc : (2,) ndarray of float64

@@ -9,75 +9,40 @@ spots unexplained, and lose too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from itertools import combinations
+from dataclasses import replace
 
 import numpy as np
-from scipy.spatial import cKDTree
 from scipy.stats import binom
 
 from napari_sadp._validate import check_range
 from napari_sadp.errors import PatternRefusedError
+from napari_sadp.geometry._search import (
+    CERTAIN_LOG_NFA,
+    Fit,
+    grow,
+    judge,
+    least_squares,
+    one_spot_per_node,
+    reduce_basis,
+    search,
+    weights,
+)
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
 
 #: Relative error of a basis vector that no fit shows: residual ellipticity and distortion of the projector system.
 SYSTEMATIC_ERROR = 0.005
 MIN_SPOTS = 5
-_TOLERANCES_PX = (0.6, 0.8, 1.1, 1.5, 2.1, 3.0, 4.2)
-_MAX_COVERAGE = 0.25  # share of the cell that the tolerance discs may cover; above, everything lies on a node
-_SEARCH_SPOTS = 120
-_MAX_CANDIDATES = 26
-
-
-@dataclass(frozen=True, eq=False)
-class _Fit:
-    """A lattice under test: origin and basis rows [px], tolerance [px], logarithm of the number of false alarms."""
-
-    origin: np.ndarray
-    basis: np.ndarray
-    tolerance: float
-    log_nfa: float
-    inlier: np.ndarray
-    nodes: np.ndarray
-
-
-def reduce_basis(basis: np.ndarray) -> np.ndarray:
-    """Return the Gauss-reduced basis with the angle between 60 and 90 degrees.
-
-    Parameters
-    ----------
-    basis : (2, 2) ndarray of float
-        Rows are the vectors [px].
-
-    Returns
-    -------
-    (2, 2) ndarray of float64
-        ``|g1| <= |g2|``, ``0 <= g1.g2 <= |g1|^2 / 2``; `g1` points to larger rows (columns, if it is horizontal).
-
-    Examples
-    --------
-    >>> reduce_basis([[0, 10], [10, 20]]).tolist()
-    [[0.0, 10.0], [10.0, 0.0]]
-    """
-    a, b = np.asarray(basis, dtype=float)
-    for _ in range(100):
-        if a @ a > b @ b:
-            a, b = b, a
-        step = np.round(a @ b / max(a @ a, 1e-30))
-        if step == 0:
-            break
-        b = b - step * a
-    if a[0] < 0 or (a[0] == 0 and a[1] < 0):
-        a = -a
-    if a @ b < 0:
-        b = -b
-    return np.array([a, b]) + 0.0
+#: A lattice as certain as `CERTAIN_LOG_NFA` may leave more spots to others, as long as they make no lattice half as certain.
+_LEAST_EXPLAINED = 0.6
+#: Share of the amplitude that the main coset of a lattice needs to stand alone.
+_MAIN_COSET = 0.6
 
 
 def fit_lattice(
     spots: SpotList,
     beam: DirectBeam | None = None,
     *,
+    centre_rc: np.ndarray | None = None,
     max_log_nfa: float = -2.0,
     min_explained: float = 0.6,
 ) -> SpotLattice:
@@ -89,10 +54,14 @@ def fit_lattice(
         The spots; the direct beam may be among them or not.
     beam : DirectBeam, optional
         The direct beam; node (0, 0) is the node nearest to it. The node nearest to the middle of the spots when None.
+    centre_rc : (2,) ndarray of float, optional
+        About where the direct beam is (row, col) [px], if `beam` is not known: spots near to it belong to the zero-order Laue
+        zone, spots far from it may not. The brightest spots' middle when None.
     max_log_nfa : float
         Largest accepted decimal logarithm of the number of lattices as good as this one that random spots would make.
     min_explained : float
-        Smallest share of the spots (weighted by the square root of their intensity) that must lie on the lattice.
+        Smallest share of the spots (weighted by the square root of their intensity) that must lie on the lattice; it is
+        asked of the inner half of the spots, where others from higher-order Laue zones surround it.
 
     Returns
     -------
@@ -113,19 +82,29 @@ def fit_lattice(
         raise PatternRefusedError(
             "too few spots", f"{len(spots)} spots, a lattice needs at least {MIN_SPOTS}"
         )
-    fit = _search(spots)
+    middle = (
+        _middle(spots)
+        if centre_rc is None and beam is None
+        else np.asarray(beam.rc if beam is not None else centre_rc, float)
+    )
+    distance = np.linalg.norm(spots.rc - middle, axis=1)
+    fit = _inner_first(spots, distance, search(spots), max_log_nfa)
     if fit is None or fit.log_nfa > max_log_nfa:
         _refuse_without_lattice(spots, fit)
-    fit = _refine_index(spots, fit)
-    fit, copies = _without_unpaired_cosets(spots, fit)
-    explained = _explained(spots, fit.inlier | copies)
+    inner = distance <= np.median(distance)
+    fit = _refine_index(spots, fit, inner)
+    fit, copies = _without_unpaired_cosets(spots, fit, inner)
+    explained = _explained_inside(spots, fit.inlier | copies, distance, min_explained)
     if explained < min_explained:
-        rest = _subset(spots, ~fit.inlier)
-        other = _search(rest) if len(rest) >= MIN_SPOTS else None
+        rest = _subset(spots, ~(fit.inlier | copies))
+        other = search(rest) if len(rest) >= MIN_SPOTS else None
         second = other is not None and other.log_nfa < max_log_nfa
-        kind = "a second lattice" if second else "no one lattice"
-        detail = f"the best lattice explains {100 * explained:.0f} % of the spots, {kind} the others"
-        raise PatternRefusedError("several crystals" if second else "no lattice", detail)
+        rival = 0.0 if other is None else other.log_nfa
+        weak_rest = fit.log_nfa < CERTAIN_LOG_NFA and rival > 0.5 * fit.log_nfa
+        if not (weak_rest and explained >= _LEAST_EXPLAINED * min_explained):
+            kind = "a second lattice" if second else "no one lattice"
+            detail = f"the best lattice explains {100 * explained:.0f} % of the spots, {kind} the others"
+            raise PatternRefusedError("several crystals" if second else "no lattice", detail)
     _require_two_dimensions(fit)
     return _result(spots, fit, beam)
 
@@ -150,180 +129,100 @@ def move_origin(lattice: SpotLattice, rc: np.ndarray) -> SpotLattice:
     return replace(lattice, beam_rc=lattice.beam_rc + shift @ basis, indices=lattice.indices - shift)
 
 
-def _search(spots: SpotList) -> _Fit | None:
-    """Return the lattice with the smallest number of false alarms, None if there is no candidate."""
-    strong = np.argsort(-spots.snr, kind="stable")[:_SEARCH_SPOTS]
-    vectors = _candidate_vectors(spots.rc[strong], spots.sigma_px)
-    weight = _weights(spots)
-    middle = _start_points(spots)
-    best: _Fit | None = None
-    seen = np.zeros((0, 2, 2))
-    for i, j in combinations(range(len(vectors)), 2):
-        basis = reduce_basis(vectors[[i, j]])
-        short, long = np.linalg.norm(basis, axis=1)
-        area = abs(np.linalg.det(basis))
-        if short < max(3 * spots.sigma_px, 4.0) or area < 0.5 * short * long or long > 15 * short:
-            continue
-        if np.any(np.abs(seen - basis).max(axis=(1, 2)) < 0.03 * short):
-            continue
-        seen = np.concatenate([seen, basis[None]])
-        for start in middle:
-            fit = _grow(spots.rc, weight, basis, start)
-            if fit is not None and (best is None or fit.log_nfa < best.log_nfa):
-                best = fit
-    return best
+def refit(lattice: SpotLattice, basis: np.ndarray) -> SpotLattice | None:
+    """Fit a lattice anew from a better guess of its basis, with the same origin and spots.
 
+    Parameters
+    ----------
+    lattice : SpotLattice
+        What was found.
+    basis : (2, 2) ndarray of float
+        Rows are the vectors [px].
 
-def _candidate_vectors(rc: np.ndarray, sigma: float) -> np.ndarray:
-    """Return difference vectors that occur often, each direction once, averaged over their cluster."""
-    i, j = np.triu_indices(len(rc), 1)
-    vectors = rc[i] - rc[j]
-    vectors[(vectors[:, 0] < 0) | ((vectors[:, 0] == 0) & (vectors[:, 1] < 0))] *= -1
-    length = np.linalg.norm(vectors, axis=1)
-    # lattice vectors short enough to be a basis; long ones only repeat these
-    keep = (length > max(3 * sigma, 4.0)) & (length <= np.quantile(length, 0.75))
-    vectors = vectors[keep]
-    if not len(vectors):
-        return vectors
-    reach = max(1.0, 0.5 * sigma)
-    both = np.concatenate([vectors, -vectors])
-    tree = cKDTree(both)
-    # difference vectors of random spots grow in number with length, so short frequent ones come first
-    count = tree.query_ball_point(vectors, reach, return_length=True)
-    length = np.linalg.norm(vectors, axis=1)
-    order = np.lexsort((length, -count))
-    chosen: list[np.ndarray] = []
-    alive = np.ones(len(vectors), bool)
-    for index in order:
-        if len(chosen) == _MAX_CANDIDATES:
-            break
-        if alive[index]:
-            mean = both[tree.query_ball_point(vectors[index], reach)].mean(axis=0)
-            chosen.append(mean)
-            for sign in (1, -1):
-                alive &= np.abs(vectors - sign * mean).max(axis=1) > 1.5 * reach
-    # the shortest ones too: few spots repeat nothing
-    return np.array(chosen + [vectors[i] for i in np.argsort(length, kind="stable")[:6] if alive[i]])
-
-
-def _weights(spots: SpotList) -> np.ndarray:
-    """Return inverse variances of the positions [px^-2]: photon statistics, and a floor for pixels and spot shape."""
-    return 1 / ((spots.sigma_px / spots.snr) ** 2 + (0.1 + 0.05 * spots.sigma_px) ** 2)
-
-
-def _start_points(spots: SpotList) -> list[np.ndarray]:
-    """Return spots to grow a lattice from: the brightest, and the strong ones nearest to the middle of all."""
-    strong = np.argsort(-spots.intensity, kind="stable")
-    half = strong[: max(4, len(strong) // 2)]
-    middle = np.median(spots.rc, axis=0)
-    central = half[np.argsort(np.linalg.norm(spots.rc[half] - middle, axis=1), kind="stable")]
-    picked = dict.fromkeys([int(strong[0]), int(central[0])])
-    return [spots.rc[index] for index in picked]
-
-
-def _grow(rc: np.ndarray, weight: np.ndarray, basis: np.ndarray, start: np.ndarray) -> _Fit | None:
-    """Refine a lattice from a start point outwards, so that a small error of the basis does not misindex far spots."""
-    origin = start.astype(float)
-    distance = np.linalg.norm(rc - start, axis=1)
-    reach = 1.6 * np.linalg.norm(basis, axis=1).max()
-    for step in range(20):
-        nodes = np.round((rc - origin) @ np.linalg.inv(basis))
-        miss = np.linalg.norm(rc - origin - nodes @ basis, axis=1)
-        allowed = min(0.15 * np.linalg.norm(basis, axis=1).min(), 6.0)
-        use = (miss < allowed) & (distance <= reach)
-        fitted = _least_squares(rc, weight, nodes, use)
-        if fitted is None:
-            if reach > distance.max() or step > 2:
-                return None
-        else:
-            origin, basis = fitted
-        if reach > distance.max():
-            break
-        reach *= 1.7
-    if np.linalg.norm(basis, axis=1).min() < 4.0:
+    Returns
+    -------
+    SpotLattice or None
+        None where the spots do not fix it.
+    """
+    spots = lattice.spots
+    fit = judge(spots.rc, weights(spots), lattice.beam_rc, reduce_basis(basis))
+    if fit is None or np.count_nonzero(fit.inlier) < np.count_nonzero(lattice.indexed):
         return None
-    return _judge(rc, weight, origin, basis)
+    beam = DirectBeam(lattice.beam_rc, 1.0, "lattice")
+    return replace(_result(spots, fit, beam), log_nfa=lattice.log_nfa)
 
 
-def _least_squares(
-    rc: np.ndarray, weight: np.ndarray, nodes: np.ndarray, use: np.ndarray
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return origin and basis from indexed spots, None if the spots do not fix them."""
-    if np.count_nonzero(use) < 3:
-        return None
-    design = np.column_stack([np.ones(use.sum()), nodes[use]])
-    root = np.sqrt(weight[use])[:, None]
-    solution, _, rank, _ = np.linalg.lstsq(design * root, rc[use] * root, rcond=1e-9)
-    return None if rank < 3 or abs(np.linalg.det(solution[1:])) < 16 else (solution[0], solution[1:])
+def _middle(spots: SpotList) -> np.ndarray:
+    """Return the median place of the brightest spots (2,) [px]."""
+    return np.median(spots.rc[np.argsort(-spots.intensity, kind="stable")[:7]], axis=0)
 
 
-def _judge(rc: np.ndarray, weight: np.ndarray, origin: np.ndarray, basis: np.ndarray) -> _Fit | None:
-    """Return the lattice with the tolerance that chance explains worst."""
-    n = len(rc)
-    best = None
-    for _ in range(2):
-        inverse = np.linalg.inv(basis)
-        nodes = np.round((rc - origin) @ inverse).astype(int)
-        miss = np.linalg.norm(rc - origin - nodes @ basis, axis=1)
-        area = abs(np.linalg.det(basis))
-        best = None
-        trials = np.log10(n * (n - 1) * (n - 2) / 6 * len(_TOLERANCES_PX))
-        for tolerance in _TOLERANCES_PX:
-            share = np.pi * tolerance**2 / area
-            if share > _MAX_COVERAGE:
-                break
-            inlier = _one_spot_per_node(nodes, miss, tolerance)
-            # three spots are spent on origin and basis; every choice of three, and every tolerance, was a trial
-            log_nfa = trials + _log_tail(np.count_nonzero(inlier) - 3, n - 3, share)
-            if best is None or log_nfa < best.log_nfa:
-                best = _Fit(origin, basis, tolerance, float(log_nfa), inlier, nodes)
-        if best is None:
-            return None
-        fitted = _least_squares(rc, weight, nodes, best.inlier)
-        if fitted is None:
-            return best
-        origin, basis = fitted
-    return best
+def _inner_first(spots: SpotList, distance: np.ndarray, whole: Fit | None, max_log_nfa: float) -> Fit | None:
+    """Return the lattice of the inner spots, where it contradicts that of all.
+
+    Far from the direct beam the Ewald sphere meets higher-order Laue zones. Their nets are shifted against that of the zero
+    order, so that all spots together lie on a finer lattice, or on none.
+    """
+    n = len(spots)
+    if whole is not None and np.count_nonzero(whole.inlier) >= 0.9 * n:
+        # a net that chance made finer than needed is mostly empty
+        inside = distance[whole.inlier] <= np.quantile(distance[whole.inlier], 0.75)
+        cells = np.pi * distance[whole.inlier][inside].max() ** 2 / abs(np.linalg.det(whole.basis))
+        if np.count_nonzero(inside) >= 0.35 * cells:
+            return whole
+    order = np.argsort(distance, kind="stable")
+    for share in (0.6, 0.35):
+        count = round(share * n)
+        if count < 8:
+            break
+        inner = np.sort(order[:count])
+        fit = search(_subset(spots, inner))
+        if fit is None or fit.log_nfa > max_log_nfa - 1 or np.count_nonzero(fit.inlier) < 0.7 * count:
+            continue
+        if whole is not None and whole.log_nfa <= max_log_nfa:
+            same = fit.basis @ np.linalg.inv(whole.basis)
+            index = abs(np.linalg.det(same))
+            commensurate = np.abs(same - np.round(same)).max() < 0.1
+            if commensurate and index < 1.5:
+                return whole
+            held = np.count_nonzero(whole.inlier[inner])
+            if not commensurate and held >= np.count_nonzero(fit.inlier) - 1:
+                continue
+            if commensurate and np.count_nonzero(fit.inlier) < 0.9 * held:
+                continue
+        return _extended(spots, fit, fit.origin)
+    return whole
 
 
-def _log_tail(k: int, n: int, p: float) -> float:
-    """Return a bound of log10 P(at least k of n) for a binomial of probability p (Hoeffding 1963, doi:10.2307/2282952)."""
-    if n <= 0 or k <= n * p:
-        return 0.0
-    rate = k / n
-    other = 0.0 if k == n else (1 - rate) * np.log((1 - rate) / (1 - p))
-    return -n * (rate * np.log(rate / p) + other) / np.log(10)
+def _extended(spots: SpotList, fit: Fit, start: np.ndarray) -> Fit:
+    """Return a lattice of some spots with all spots indexed on it, its significance unchanged."""
+    grown = grow(spots.rc, weights(spots), fit.basis, start)
+    if grown is not None and np.abs(grown.basis @ np.linalg.inv(fit.basis) - np.eye(2)).max() < 0.05:
+        return replace(grown, log_nfa=min(grown.log_nfa, fit.log_nfa))
+    nodes = np.round((spots.rc - fit.origin) @ np.linalg.inv(fit.basis)).astype(int)
+    miss = np.linalg.norm(spots.rc - fit.origin - nodes @ fit.basis, axis=1)
+    return replace(fit, nodes=nodes, inlier=one_spot_per_node(nodes, miss, fit.tolerance))
 
 
-def _one_spot_per_node(nodes: np.ndarray, miss: np.ndarray, tolerance: float) -> np.ndarray:
-    """Return the spots within the tolerance, of several at a node only the nearest."""
-    inlier = np.zeros(len(miss), bool)
-    near = np.flatnonzero(miss <= tolerance)
-    near = near[np.argsort(miss[near], kind="stable")]
-    _, first = np.unique(nodes[near, 0] * 100003 + nodes[near, 1], return_index=True)
-    inlier[near[first]] = True
-    return inlier
-
-
-def _refine_index(spots: SpotList, fit: _Fit) -> _Fit:
+def _refine_index(spots: SpotList, fit: Fit, inner: np.ndarray) -> Fit:
     """Go to a finer lattice where spots that were left out lie on its additional nodes, more than chance puts there.
 
     The number of false alarms alone would give up a few weak superlattice spots for a larger cell in direct space.
     """
-    weight = _weights(spots)
+    weight = weights(spots)
     for _ in range(2):
         rest = ~fit.inlier
         area = abs(np.linalg.det(fit.basis))
         miss = np.linalg.norm(spots.rc - fit.origin - fit.nodes @ fit.basis, axis=1)
         tolerance = float(np.clip(3 * np.sqrt(np.mean(miss[fit.inlier] ** 2)), 0.7, fit.tolerance + 0.2))
-        best, best_log = None, -3.0
+        best, best_log = None, -4.0
         for index, finer in _finer_lattices(fit.basis):
             if np.linalg.norm(reduce_basis(finer)[0]) < max(3 * spots.sigma_px, 4.0):
                 continue
             nodes = np.round((spots.rc - fit.origin) @ np.linalg.inv(finer))
             on_node = np.linalg.norm(spots.rc - fit.origin - nodes @ finer, axis=1) <= tolerance
             hits = int(np.count_nonzero(on_node & rest))
-            if hits < 2:
+            if hits < 3 or np.count_nonzero(on_node & rest & inner) < 2:
                 continue
             share = min(0.99, (index - 1) * np.pi * tolerance**2 / area)
             log_p = binom.logsf(hits - 1, int(rest.sum()), share) / np.log(10) + np.log10(14)
@@ -331,14 +230,14 @@ def _refine_index(spots: SpotList, fit: _Fit) -> _Fit:
                 best, best_log = finer, log_p
         if best is None:
             break
-        finer_fit = _judge(spots.rc, weight, fit.origin, reduce_basis(best))
+        finer_fit = judge(spots.rc, weight, fit.origin, reduce_basis(best))
         if finer_fit is None:
             break
         fit = finer_fit
     return fit
 
 
-def _without_unpaired_cosets(spots: SpotList, fit: _Fit) -> tuple[_Fit, np.ndarray]:
+def _without_unpaired_cosets(spots: SpotList, fit: Fit, inner: np.ndarray) -> tuple[Fit, np.ndarray]:
     """Go to a coarser lattice where the finer one only joins it to a shifted copy of itself.
 
     Spots of a higher-order Laue zone, or of a second crystal, repeat the net at a rational shift now and then; one
@@ -347,7 +246,7 @@ def _without_unpaired_cosets(spots: SpotList, fit: _Fit) -> tuple[_Fit, np.ndarr
 
     Returns
     -------
-    _Fit, (n,) ndarray of bool
+    Fit, (n,) ndarray of bool
         The lattice to go on with, and the spots of the shifted copies.
     """
     nothing = np.zeros(len(spots), bool)
@@ -360,6 +259,13 @@ def _without_unpaired_cosets(spots: SpotList, fit: _Fit) -> tuple[_Fit, np.ndarr
                 sub = np.array([[index // a, b], [0, a]])
                 key = np.round((fit.nodes @ np.linalg.inv(sub) % 1.0) * index).astype(int) % index
                 verdict = _coset_verdict(key, weight, fit.inlier, index)
+                # near the direct beam there is the zero-order Laue zone only, or it outshines a second net
+                if (
+                    verdict is not None
+                    and verdict[0] < _MAIN_COSET
+                    and np.mean(verdict[1][inner & fit.inlier]) < 0.9
+                ):
+                    continue
                 # of those that hold nearly the same spots, the coarsest
                 if verdict is not None and verdict[0] > best_inside:
                     best, best_inside = (sub, verdict[1]), verdict[0] - 0.08
@@ -367,8 +273,8 @@ def _without_unpaired_cosets(spots: SpotList, fit: _Fit) -> tuple[_Fit, np.ndarr
         return fit, nothing
     sub, inside = best
     origin = spots.rc[inside][np.argmax(spots.intensity[inside])]
-    coarse = _grow(spots.rc[inside], _weights(spots)[inside], reduce_basis(sub @ fit.basis), origin)
-    if coarse is None or np.count_nonzero(coarse.inlier) < 0.8 * np.count_nonzero(inside):
+    coarse = grow(spots.rc[inside], weights(spots)[inside], reduce_basis(sub @ fit.basis), origin)
+    if coarse is None or np.count_nonzero(coarse.inlier) < max(MIN_SPOTS, 0.8 * np.count_nonzero(inside)):
         return fit, nothing
     nodes = np.round((spots.rc - coarse.origin) @ np.linalg.inv(coarse.basis)).astype(int)
     inlier = nothing.copy()
@@ -418,12 +324,23 @@ def _explained(spots: SpotList, inlier: np.ndarray) -> float:
     return float(weight[inlier].sum() / weight.sum())
 
 
+def _explained_inside(spots: SpotList, inlier: np.ndarray, distance: np.ndarray, wanted: float) -> float:
+    """Return the share of the spots on the lattice, of all or of the inner half where that is more than wanted."""
+    whole = _explained(spots, inlier)
+    if whole >= wanted or len(spots) < 12:
+        return whole
+    inner = distance <= np.median(distance)
+    if np.count_nonzero(inner & inlier) < 6:
+        return whole
+    return _explained(_subset(spots, inner), inlier[inner])
+
+
 def _subset(spots: SpotList, keep: np.ndarray) -> SpotList:
     """Return some of the spots."""
     return SpotList(spots.rc[keep], spots.intensity[keep], spots.snr[keep], spots.sigma_px)
 
 
-def _refuse_without_lattice(spots: SpotList, fit: _Fit | None) -> None:
+def _refuse_without_lattice(spots: SpotList, fit: Fit | None) -> None:
     """Raise the refusal that fits spots on which no significant lattice was found."""
     if len(spots) < 8:
         detail = f"{len(spots)} spots are too few to tell a lattice from chance"
@@ -434,7 +351,7 @@ def _refuse_without_lattice(spots: SpotList, fit: _Fit | None) -> None:
     raise PatternRefusedError("no lattice", f"{len(spots)} spots lie on no common lattice ({chance})")
 
 
-def _require_two_dimensions(fit: _Fit) -> None:
+def _require_two_dimensions(fit: Fit) -> None:
     """Refuse a lattice whose second vector hangs on one or two spots."""
     nodes = fit.nodes[fit.inlier]
     for direction in ((1, 0), (0, 1), (1, 1), (1, -1)):
@@ -444,13 +361,13 @@ def _require_two_dimensions(fit: _Fit) -> None:
             raise PatternRefusedError("off zone", detail)
 
 
-def _result(spots: SpotList, fit: _Fit, beam: DirectBeam | None) -> SpotLattice:
+def _result(spots: SpotList, fit: Fit, beam: DirectBeam | None) -> SpotLattice:
     """Return the public result with reduced basis and covariance."""
     basis = reduce_basis(fit.basis)
     indices = np.round((spots.rc - fit.origin) @ np.linalg.inv(basis)).astype(int)
-    weight = _weights(spots)
+    weight = weights(spots)
     use = fit.inlier
-    fitted = _least_squares(spots.rc, weight, indices, use)
+    fitted = least_squares(spots.rc, weight, indices, use)
     origin, basis = (fit.origin, basis) if fitted is None else fitted
     miss = spots.rc - origin - indices @ basis
     rms = float(np.sqrt(np.mean(np.sum(miss[use] ** 2, axis=1))))
@@ -463,6 +380,7 @@ def _result(spots: SpotList, fit: _Fit, beam: DirectBeam | None) -> SpotLattice:
         spots,
         indices,
         use,
+        fit.log_nfa,
     )
     return move_origin(lattice, np.median(spots.rc[use], axis=0) if beam is None else beam.rc)
 

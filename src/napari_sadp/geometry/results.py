@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from napari_sadp._validate import check_range
+
+if TYPE_CHECKING:
+    from napari_sadp.labels.lattice2d import LatticeType
+
+#: Elliptical distortion of an ordinary projector system, root mean square of long over short axis minus 1.
+TYPICAL_ELLIPTICITY = 0.015
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +83,9 @@ class SpotLattice:
         Node (m, n) of each spot; meaningful where `indexed`.
     indexed : (n,) ndarray of bool
         Whether the spot lies on the lattice.
+    log_nfa : float
+        Decimal logarithm of the number of lattices as good as this one that as many random spots would make; NaN where
+        nobody counted.
     """
 
     beam_rc: np.ndarray
@@ -84,6 +96,7 @@ class SpotLattice:
     spots: SpotList
     indices: np.ndarray
     indexed: np.ndarray
+    log_nfa: float = float("nan")
 
     @property
     def n_spots(self) -> int:
@@ -119,6 +132,94 @@ class SpotLattice:
         jacobian = np.concatenate(rows, axis=1)
         return jacobian @ self.covariance @ jacobian.T
 
+    def type_probabilities(self, *, ellipticity: float = TYPICAL_ELLIPTICITY) -> dict[LatticeType, float]:
+        """Probability of each lattice type of the article, given how well the shape is known.
+
+        Square and hexagonal lattices are points in the plane of (ln ratio, angle), rectangles and the two kinds of centred
+        rectangle are lines, other oblique ones fill it; each type counts the same before the measurement.
+
+        Parameters
+        ----------
+        ellipticity : float
+            Root mean square of the elliptical distortion that is to be expected, long over short axis minus 1.
+
+        Returns
+        -------
+        dict of str to float
+            ``{"A": ..., "B": ..., "C": ..., "D": ...}``, which sum to 1; see `napari_sadp.labels.lattice2d.LATTICE_TYPES`.
+
+        Raises
+        ------
+        ValueError
+            If `ellipticity` is out of range.
+        """
+        check_range("ellipticity", ellipticity, 0, 0.5)
+        return lattice_type_probabilities(
+            np.log(self.ratio), np.radians(self.angle_deg), self.shape_covariance(), ellipticity
+        )
+
     def node_rc(self, indices: np.ndarray) -> np.ndarray:
         """Return the positions (n, 2) [px] of lattice nodes given as integers (n, 2)."""
         return self.beam_rc + np.asarray(indices, dtype=float) @ np.stack([self.g1_px, self.g2_px])
+
+
+def lattice_type_probabilities(
+    log_ratio: float, angle: float, covariance: np.ndarray, ellipticity: float
+) -> dict[LatticeType, float]:
+    """Return the probability of each lattice type from a measured shape.
+
+    Parameters
+    ----------
+    log_ratio : float
+        ln(|g2| / |g1|), at least 0.
+    angle : float
+        Angle between the reduced vectors [rad].
+    covariance : (2, 2) ndarray of float
+        Of (ln ratio, angle in rad).
+    ellipticity : float
+        Expected elliptical distortion, root mean square.
+
+    Returns
+    -------
+    dict of str to float
+        Sum 1.
+
+    Notes
+    -----
+    An ellipse of random direction with long over short axis ``1 + e`` changes ln ratio and angle independently, with the
+    variance ``e^2 sin^2(angle) / 2`` each. A lattice of higher symmetry has several bases that the error may turn into
+    the reduced one, hence the factors 4, 2, 6 and 2.
+    """
+    wide = np.asarray(covariance, float) + np.eye(2) * 0.5 * (ellipticity * np.sin(angle)) ** 2
+    shape = np.array([log_ratio, angle])
+    inverse, root = np.linalg.inv(wide), np.sqrt(np.linalg.det(wide))
+
+    def point(at: tuple[float, float]) -> float:
+        miss = shape - at
+        return float(np.exp(-0.5 * miss @ inverse @ miss) / (2 * np.pi * root))
+
+    def line(miss: float, gradient: tuple[float, float]) -> float:
+        """Density of a distance from a line, in units of the other coordinate along it."""
+        variance = float(np.array(gradient) @ wide @ gradient)
+        return float(np.exp(-0.5 * miss**2 / variance) / np.sqrt(2 * np.pi * variance))
+
+    right, sixty = np.pi / 2, np.pi / 3
+    # on the last line the projection of g2 on g1 is half of g1: cos(angle) = 1 / (2 ratio)
+    centred = np.cos(angle) - 0.5 * np.exp(-log_ratio)
+    density = {
+        "A": 4 * point((0.0, right)),
+        "B": 2 * line(angle - right, (0.0, 1.0)) / _LOG_RATIOS,
+        "C": 6 * point((0.0, sixty)),
+        "D": (
+            1 / (_LOG_RATIOS * _ANGLES)
+            + 2 * line(log_ratio, (1.0, 0.0)) / _ANGLES
+            + 2 * line(centred, (0.5 * np.exp(-log_ratio), -np.sin(angle))) / _LOG_RATIOS
+        )
+        / 3,
+    }
+    total = sum(density.values())
+    return {kind: value / total for kind, value in density.items()}
+
+
+#: Extent of the plane of shapes: ratios up to 5, reduced angles from 60 to 90 deg.
+_LOG_RATIOS, _ANGLES = np.log(5.0), np.radians(30.0)

@@ -14,18 +14,21 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from napari_sadp._validate import check_range
-from napari_sadp.geometry.background import PreparedImage, local_quantile, prepare_image
+from napari_sadp.geometry._scales import Level, contour_noise, scale_space, without_strong
+from napari_sadp.geometry.background import PreparedImage, prepare_image
 from napari_sadp.geometry.results import SpotList
 
 if TYPE_CHECKING:
     from napari_sadp.pattern import DiffractionPattern
 
 _MIN_SIGMA = 0.9
-_SCALE_STEP = 1.35
-_ROUGHNESS_SHARE = 0.6
-_MIN_ROUNDNESS = (
-    0.18  # smaller curvature over larger one; bands and streaks are far below, tilted spots above
-)
+#: Smaller curvature over larger one; bands and streaks are far below, tilted spots above.
+_MIN_ROUNDNESS = 0.18
+#: A second or third common scale is tried where it has this share of the votes of the first.
+_RIVAL_VOTES = 0.15
+_STRONG_SNR = 15.0
+#: Largest scale at which what is left of a cluster of hot pixels looks like a spot [px].
+_LARGEST_REMAINS = 1.3
 
 
 def find_spots(
@@ -64,19 +67,48 @@ def find_spots(
     min_snr = check_range("min_snr", min_snr, 1, 1e6)
     max_spots = int(check_range("max_spots", max_spots, 1, 1e5))
     prepared = prepare_image(pattern) if prepared is None else prepared
-    low, high = (_MIN_SIGMA, max(3.0, min(pattern.shape) / 22)) if sigma_range_px is None else sigma_range_px
+    return spot_hypotheses(prepared, min_snr=min_snr, max_spots=max_spots, sigma_range_px=sigma_range_px)[0]
+
+
+def spot_hypotheses(
+    prepared: PreparedImage,
+    *,
+    min_snr: float = 6.0,
+    max_spots: int = 300,
+    sigma_range_px: tuple[float, float] | None = None,
+) -> list[SpotList]:
+    """Find the spots for each size that they may have in common.
+
+    Parameters
+    ----------
+    prepared : PreparedImage
+        The pattern.
+    min_snr, max_spots, sigma_range_px
+        See `find_spots`.
+
+    Returns
+    -------
+    list of SpotList
+        One to three, the most probable size first; a lattice may tell which is right.
+
+    Raises
+    ------
+    ValueError
+        If the range of sizes is wrong.
+    """
+    shape = prepared.mask.shape
+    low, high = (_MIN_SIGMA, max(3.0, min(shape) / 22)) if sigma_range_px is None else sigma_range_px
     low = check_range("sigma_range_px[0]", low, 0.5, 1e3, "px")
     high = check_range("sigma_range_px[1]", high, low, 1e3, "px")
-    if min(pattern.shape) < 8 or not np.any(prepared.signal):
-        return _empty(low)
-    sigmas = low * _SCALE_STEP ** np.arange(np.floor(np.log(high / low) / np.log(_SCALE_STEP)) + 1)
-    layers = [_filtered(prepared, sigma) for sigma in sigmas]
-    level = _common_level(prepared, layers, sigmas, min_snr)
-    if level is None:
-        return _empty(low)
-    blobs = _maxima(prepared, layers, sigmas, level, min_snr)
-    blobs = blobs[np.argsort(-blobs[:, 4], kind="stable")][:max_spots]
-    return _measure(prepared, blobs, layers, sigmas, float(sigmas[level]))
+    if min(shape) < 8 or not np.any(prepared.signal):
+        return [_empty(low)]
+    levels = scale_space(prepared, low, high)
+    found = []
+    for number in _common_levels(levels, min_snr, prepared.hot):
+        blobs = _maxima(prepared, levels, number, min_snr)
+        blobs = blobs[np.argsort(-blobs[:, 4], kind="stable")][:max_spots]
+        found.append(_measure(prepared, blobs, levels, number))
+    return found or [_empty(low)]
 
 
 def _empty(sigma: float) -> SpotList:
@@ -84,76 +116,84 @@ def _empty(sigma: float) -> SpotList:
     return SpotList(np.zeros((0, 2)), np.zeros(0), np.zeros(0), float(sigma))
 
 
-def _filtered(prepared: PreparedImage, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the normalised response and its local noise at one scale."""
-    response = -(sigma**2) * ndimage.gaussian_laplace(prepared.signal, sigma, mode="nearest")
-    # white noise of unit variance leaves the filter with variance sigma^4 * integral (Laplacian of G)^2
-    white = prepared.noise / (sigma * np.sqrt(2 * np.pi))
-    spread = 1.4826 * local_quantile(np.abs(response), prepared.mask, max(24, 16 * sigma), 0.5)
-    # noise is never quite white (detector blur, compression): take the factor where the pattern is quietest
-    good = ~prepared.mask
-    factor = float(np.quantile(spread[good] / white[good], 0.25)) if good.any() else 1.0
-    # where the surroundings are rough at this scale (bands, rings, speckle), a spot must stand out from that as well;
-    # the share is low because the side lobes of a dense lattice are rough too
-    return response, np.maximum(white * max(factor, 1.0), _ROUGHNESS_SHARE * spread)
+def _common_levels(levels: list[Level], min_snr: float, hot: np.ndarray) -> list[int]:
+    """Return the levels of the scales that significant blobs share, the best first; nothing without blobs.
 
-
-def _common_level(
-    prepared: PreparedImage, layers: list[tuple[np.ndarray, np.ndarray]], sigmas: np.ndarray, min_snr: float
-) -> int | None:
-    """Return the level of the scale that the significant blobs share, None without any.
-
-    Blobs are placed where the signal to noise ratio over all scales peaks: it grows with size, so that texture inside
-    discs and clusters of hot pixels lose. The scale is where their mean normalised response is largest.
+    A blob votes for the scale where its normalised response is largest in position and scale (Lindeberg), with its
+    signal to noise ratio as weight, of which the brightest have no more than others.
     """
-    snr = np.max([response / noise for response, noise in layers], axis=0)
-    reach = max(2, round(2 * sigmas[0]))
-    row, col = np.nonzero(
-        (snr == ndimage.maximum_filter(snr, size=2 * reach + 1)) & (snr >= min_snr) & ~prepared.mask
-    )
-    if not len(row):
-        return None
-    order = np.argsort(-snr[row, col], kind="stable")[:80]
-    row, col = row[order], col[order]
-    profile = np.stack([ndimage.maximum_filter(response, size=3)[row, col] for response, _ in layers])
-    # the response of a blob keeps growing where it sits on a halo or has neighbours: its first maximum counts
-    turned = np.diff(profile, axis=0) < -0.02 * profile[:-1]
-    first = np.where(turned.any(axis=0), np.argmax(turned, axis=0), len(sigmas) - 1)
-    weight = np.minimum(snr[row, col], np.quantile(snr[row, col], 0.8))
-    order = np.argsort(first, kind="stable")
-    total = np.cumsum(weight[order])
-    return int(first[order][np.searchsorted(total, total[-1] / 2)])
+    rc, number, weight = [], [], []
+    for k, level in enumerate(levels):
+        row, col = level.peaks(min_snr)
+        if not len(row):
+            continue
+        value, place = level.response[row, col], level.to_frame(row, col)
+        keep = ~_beside_hot(hot, place, value / level.noise[row, col], level.sigma)
+        for other in levels[max(0, k - 1) : k] + levels[k + 1 : k + 2]:
+            keep &= value >= other.at(place, reach=1)
+        rc.append(place[keep])
+        number.append(np.full(int(keep.sum()), k))
+        weight.append((value / level.noise[row, col])[keep])
+    if not rc or not sum(map(len, rc)):
+        return []
+    number, weight = np.concatenate(number), np.concatenate(weight)
+    strongest = np.argsort(-weight, kind="stable")[:80]
+    number, weight = number[strongest], weight[strongest]
+    votes = np.bincount(number, np.minimum(weight, np.quantile(weight, 0.9)), len(levels))
+    votes = np.convolve(votes, [0.5, 1.0, 0.5], mode="same")
+    order = np.argsort(-votes, kind="stable")
+    chosen: list[int] = []
+    for k in order.tolist():
+        far = all(abs(k - other) >= 2 for other in chosen)
+        if far and votes[k] >= _RIVAL_VOTES * votes[order[0]] and votes[k] > 0 and len(chosen) < 3:
+            chosen.append(k)
+    return chosen
 
 
-def _maxima(
-    prepared: PreparedImage,
-    layers: list[tuple[np.ndarray, np.ndarray]],
-    sigmas: np.ndarray,
-    level: int,
-    min_snr: float,
-) -> np.ndarray:
+def _beside_hot(hot: np.ndarray, rc: np.ndarray, snr: np.ndarray, sigma: float) -> np.ndarray:
+    """Tell which small weak blobs touch a repaired pixel (n,): what is left of a cluster."""
+    if sigma > _LARGEST_REMAINS or not hot.any() or not len(rc):
+        return np.zeros(len(rc), bool)
+    row, col = np.round(rc).astype(int).T
+    touched = np.zeros(len(rc), bool)
+    for dr in (-1, 0, 1):
+        for dc in (-1, 0, 1):
+            touched |= hot[np.clip(row + dr, 0, hot.shape[0] - 1), np.clip(col + dc, 0, hot.shape[1] - 1)]
+    return touched & (snr < _STRONG_SNR)
+
+
+def _maxima(prepared: PreparedImage, levels: list[Level], number: int, min_snr: float) -> np.ndarray:
     """Return the blobs of the common scale, and broad ones that are no sum of sharper spots.
 
     Columns are row, col, level, response, snr.
     """
     inside = ndimage.distance_transform_edt(~np.pad(prepared.mask, 1, constant_values=True))[1:-1, 1:-1]
-    found = []
-    for k in [level, *range(level + 2, len(sigmas))]:
-        (response, noise), sigma = layers[k], sigmas[k]
-        peak = response == ndimage.maximum_filter(response, size=2 * max(1, round(sigma)) + 1)
-        row, col = np.nonzero(peak & (response >= min_snr * noise) & (inside > 1.5 * sigmas[level]))
-        value = response[row, col]
-        good = _roundness(response, row, col) > _MIN_ROUNDNESS
-        if k > level and len(found[0]):
+    sigma = levels[number].sigma
+    levels = list(levels)
+    row, col = levels[number].peaks(_STRONG_SNR)
+    if len(row):
+        levels[number] = without_strong(
+            levels[number], levels[number].to_frame(row, col), contour_noise(prepared)
+        )
+    found: list[np.ndarray] = []
+    for k in [number, *range(number + 2, len(levels))]:
+        level = levels[k]
+        row, col = level.peaks(min_snr)
+        rc = level.to_frame(row, col)
+        value, noise = level.response[row, col], level.noise[row, col]
+        pixel = np.clip(np.round(rc), 0, np.array(inside.shape) - 1).astype(int)
+        good = inside[pixel[:, 0], pixel[:, 1]] > 1.5 * sigma
+        good &= _roundness(level.response, row, col) > _MIN_ROUNDNESS
+        good &= ~_beside_hot(prepared.hot, rc, value / noise, level.sigma)
+        if k > number and len(found[0]):
             # the edge of a flat disc answers with 0.24 of its height at small scales, the disc itself with 0.74
-            sharp = ndimage.maximum_filter(layers[level][0], size=2 * round(1.5 * sigma) + 1)[row, col]
+            sharp = levels[number].at(rc, reach=max(1, round(1.5 * level.sigma / levels[number].binning)))
             good &= (value > 2 * sharp) & (value > 0.5 * found[0][:, 3].max())
-        elif k == level and level + 3 < len(sigmas):
+        elif k == number and k + 3 < len(levels):
             # a hump more than 2.5 times too broad; the direct beam in its halo, and bright spots, stay
-            good &= (layers[level + 3][0][row, col] < 2 * value) | (value > 0.2 * value.max(initial=0))
-        columns = [row, col, np.full(len(row), k), value, value / noise[row, col]]
-        found.append(np.column_stack(columns)[good])
-    return _without_overlap(np.concatenate(found), sigmas)
+            good &= (levels[k + 3].at(rc) < 2 * value) | (value > 0.2 * value.max(initial=0))
+        found.append(np.column_stack([rc, np.full(len(row), k), value, value / noise])[good])
+    return _without_overlap(np.concatenate(found), np.array([level.sigma for level in levels]))
 
 
 def _roundness(image: np.ndarray, row: np.ndarray, col: np.ndarray) -> np.ndarray:
@@ -174,59 +214,115 @@ def _without_overlap(blobs: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
     blobs = blobs[np.argsort(-blobs[:, 3], kind="stable")]
     if not len(blobs):
         return blobs
-    tree = cKDTree(blobs[:, :2])
+    near = cKDTree(blobs[:, :2]).query_ball_point(blobs[:, :2], 1.8 * sigmas[blobs[:, 2].astype(int)])
     alive = np.ones(len(blobs), bool)
-    for i, blob in enumerate(blobs):
+    for i, others in enumerate(near):
         if alive[i]:
-            near = tree.query_ball_point(blob[:2], 1.8 * sigmas[int(blob[2])])
-            alive[[j for j in near if j > i]] = False
+            alive[[j for j in others if j > i]] = False
     return blobs[alive]
 
 
-def _measure(
-    prepared: PreparedImage,
-    blobs: np.ndarray,
-    layers: list[tuple[np.ndarray, np.ndarray]],
-    sigmas: np.ndarray,
-    sigma: float,
-) -> SpotList:
+def _common_sigma(rc: np.ndarray, levels: list[Level], number: int) -> float:
+    """Return the scale of the largest mean response, between the levels by a parabola [px]."""
+    if not 0 < number < len(levels) - 1:
+        return levels[number].sigma
+    low, middle, high = (float(np.mean(levels[k].at(rc, reach=1))) for k in (number - 1, number, number + 1))
+    bend = low - 2 * middle + high
+    shift = float(np.clip(0.5 * (low - high) / bend, -0.5, 0.5)) if bend < 0 else 0.0
+    return float(levels[number].sigma * (levels[number + 1].sigma / levels[number].sigma) ** shift)
+
+
+def _measure(prepared: PreparedImage, blobs: np.ndarray, levels: list[Level], number: int) -> SpotList:
     """Refine positions and integrate intensities."""
-    rc, intensity, snr = [], [], []
-    image = prepared.signal
-    for row, col, level, response, blob_snr in blobs:
-        own = max(sigma, sigmas[int(level)])
-        # a Gaussian loses 30 % of its response at 1.8 times its scale; what loses less is a disc, whose inner
-        # structure would pull a narrow window
-        r, c = int(row), int(col)
-        wide = int(level) + 2 < len(sigmas) and layers[int(level) + 2][0][r, c] > 0.78 * response
-        refine = _disc_centre if wide else _centroid
-        position = refine(image, prepared.mask, np.array([row, col]), own)
-        total = _integrate(image, prepared.mask, position, own)
-        if total > 0 and not _has_pixel_edge(prepared, position, own):
-            rc.append(position)
-            intensity.append(total)
-            snr.append(blob_snr)
-    return SpotList(np.array(rc).reshape(-1, 2), np.array(intensity), np.array(snr), sigma)
+    if not len(blobs):
+        return _empty(levels[number].sigma)
+    numbers = blobs[:, 2].astype(int)
+    sigmas = np.array([level.sigma for level in levels])
+    sigma = (
+        _common_sigma(blobs[numbers == number, :2][:40], levels, number)
+        if number in numbers
+        else sigmas[number]
+    )
+    own = np.where(numbers == number, sigma, sigmas[numbers])
+    rc = blobs[:, :2].copy()
+    wide = _are_discs(rc, numbers, levels)
+    for size in np.unique(own):
+        these = (own == size) & ~wide
+        rc[these] = _centroids(prepared.signal, prepared.mask, rc[these], float(size))
+    for i in np.flatnonzero(wide):
+        rc[i] = _disc_centre(prepared.signal, prepared.mask, rc[i], own[i])
+    total = np.zeros(len(blobs))
+    edge = np.zeros(len(blobs), bool)
+    for size in np.unique(own):
+        these = own == size
+        total[these] = _integrals(prepared.signal, prepared.mask, rc[these], float(size))
+        if size < 2.5:
+            edge[these] = _has_pixel_edge(prepared, rc[these], float(size))
+    good = (total > 0) & ~edge
+    return SpotList(rc[good], total[good], blobs[good, 4], float(sigma))
 
 
-def _has_pixel_edge(prepared: PreparedImage, rc: np.ndarray, sigma: float) -> bool:
-    """Tell whether a blob rises to its full height within one pixel: a cluster of hot pixels, lettering.
+def _are_discs(rc: np.ndarray, numbers: np.ndarray, levels: list[Level]) -> np.ndarray:
+    """Tell which blobs are flat (n,): their inner structure would pull a narrow window.
+
+    Two scales (a factor 1.82) below the best one, a Gaussian answers with 0.71 of its largest response, a disc with 0.33.
+    """
+    responses = np.stack([level.at(rc) for level in levels])
+    rows = np.arange(len(levels))[:, None]
+    near = np.where((rows >= numbers - 1) & (rows <= numbers + 3), responses, -np.inf)
+    best = np.argmax(near, axis=0)
+    columns = np.arange(len(rc))
+    small = responses[np.maximum(best - 2, 0), columns]
+    return (best >= 2) & (small < 0.52 * responses[best, columns])
+
+
+class _Patches:
+    """Square windows around positions: values (n, k, k), live pixels, and distances of rows (n, k) and columns (n, k)."""
+
+    def __init__(self, image: np.ndarray, mask: np.ndarray, rc: np.ndarray, reach: float) -> None:
+        half = int(np.ceil(reach))
+        offset = np.arange(-half, half + 1)
+        row = np.round(rc[:, :1]).astype(int) + offset
+        col = np.round(rc[:, 1:]).astype(int) + offset
+        inside_r, inside_c = (row >= 0) & (row < image.shape[0]), (col >= 0) & (col < image.shape[1])
+        rows, cols = np.clip(row, 0, image.shape[0] - 1), np.clip(col, 0, image.shape[1] - 1)
+        self.values = image[rows[:, :, None], cols[:, None, :]]
+        self.live = ~mask[rows[:, :, None], cols[:, None, :]] & inside_r[:, :, None] & inside_c[:, None, :]
+        self.dr, self.dc = row - rc[:, :1], col - rc[:, 1:]
+
+    def distance(self) -> np.ndarray:
+        """Return distances of all pixels (n, k, k) [px]."""
+        return np.hypot(self.dr[:, :, None], self.dc[:, None, :])
+
+
+def _quantile_where(values: np.ndarray, where: np.ndarray, quantile: float) -> np.ndarray:
+    """Return a quantile over the last two axes of the values chosen (n,), 0 where there are fewer than five."""
+    flat = np.where(where, values, np.inf).reshape(len(values), -1)
+    flat.sort(axis=1)
+    count = where.reshape(len(values), -1).sum(axis=1)
+    pick = np.clip(np.round(quantile * (count - 1)), 0, None).astype(int)
+    return np.where(count >= 5, flat[np.arange(len(flat)), pick], 0.0)
+
+
+def _has_pixel_edge(prepared: PreparedImage, rc: np.ndarray, sigma: float) -> np.ndarray:
+    """Tell whether blobs rise to their full height within one pixel: clusters of hot pixels, lettering (n,).
 
     The steepest step between pixels of a Gaussian of standard deviation 0.9 px is 0.65 of its height. Saturated
     discs rise steeply too, but from a foot of scattered light, and they are larger.
     """
-    rows, cols, _, _ = _window(prepared.signal.shape, rc, 1.5 * sigma + 1)
-    patch = prepared.signal[rows, cols]
-    height = float(patch.max() - np.percentile(patch, 20))
-    step = max(np.abs(np.diff(patch, axis=0)).max(initial=0), np.abs(np.diff(patch, axis=1)).max(initial=0))
-    noise = float(np.median(prepared.noise[rows, cols]))
-    if step - 3 * noise <= 0.8 * height or sigma >= 2.5:
-        return False
+    near = _Patches(prepared.signal, prepared.mask, rc, 1.5 * sigma + 1)
+    height = near.values.max(axis=(1, 2)) - np.quantile(near.values, 0.2, axis=(1, 2))
+    step = np.maximum(
+        np.abs(np.diff(near.values, axis=1)).max(axis=(1, 2)),
+        np.abs(np.diff(near.values, axis=2)).max(axis=(1, 2)),
+    )
+    pixel = np.clip(np.round(rc), 0, np.array(prepared.mask.shape) - 1).astype(int)
+    noise = prepared.noise[pixel[:, 0], pixel[:, 1]]
     # the direct beam of a pixel detector may be as sharp, but stands in its own scattered light
-    rows, cols, dr, dc = _window(prepared.signal.shape, rc, 4.5)
-    distance = np.hypot(dr, dc)
-    foot = float(np.median(prepared.signal[rows, cols][(distance > 2.5) & (distance <= 4.5)]))
-    return foot < max(0.03 * height, 3 * noise)
+    far = _Patches(prepared.signal, prepared.mask, rc, 4.5)
+    distance = far.distance()
+    foot = _quantile_where(far.values, (distance > 2.5) & (distance <= 4.5), 0.5)
+    return (step - 3 * noise > 0.8 * height) & (foot < np.maximum(0.03 * height, 3 * noise))
 
 
 def _window(
@@ -246,29 +342,33 @@ def _window(
     )
 
 
-def _centroid(image: np.ndarray, mask: np.ndarray, start: np.ndarray, sigma: float) -> np.ndarray:
-    """Return the fixed point of a Gaussian-weighted centroid, which is unbiased for a symmetric spot."""
-    rc = start.astype(float)
-    floor = None
-    for _ in range(12):
-        rows, cols, dr, dc = _window(image.shape, rc, 2.5 * sigma)
-        patch = image[rows, cols]
-        if floor is None:
-            floor = np.partition(patch, patch.size // 5, axis=None)[patch.size // 5]
-        weight = (
-            np.exp(-(dr**2 + dc**2) / (2 * sigma**2)) * np.clip(patch - floor, 0, None) * ~mask[rows, cols]
-        )
-        total = weight.sum()
-        if total <= 0:
-            return start.astype(float)
+def _centroids(image: np.ndarray, mask: np.ndarray, start: np.ndarray, sigma: float) -> np.ndarray:
+    """Return the fixed points of Gaussian-weighted centroids, which are unbiased for symmetric spots (n, 2)."""
+    if not len(start):
+        return start
+    drift = sigma + 1
+    patch = _Patches(image, mask, start, 2.5 * sigma + drift)
+    floor = _quantile_where(patch.values, patch.live, 0.2)
+    value = np.clip(patch.values - floor[:, None, None], 0, None) * patch.live
+    shift = np.zeros_like(start)
+    failed = np.zeros(len(start), bool)
+    for _ in range(10):
+        dr, dc = patch.dr - shift[:, :1], patch.dc - shift[:, 1:]
+        weight_r = np.exp(-0.5 * (dr / sigma) ** 2) * (np.abs(dr) <= 2.5 * sigma)
+        weight_c = np.exp(-0.5 * (dc / sigma) ** 2) * (np.abs(dc) <= 2.5 * sigma)
+        over_c = np.einsum("nij,nj->ni", value, weight_c)
+        total = np.einsum("ni,ni->n", over_c, weight_r)
+        failed |= total <= 0
+        moment_r = np.einsum("ni,ni,ni->n", over_c, weight_r, dr)
+        moment_c = np.einsum("nij,ni,nj,nj->n", value, weight_r, weight_c, dc, optimize=True)
         # the weight halves the apparent variance, so the step is doubled
-        step = 2 * np.array([(weight * dr).sum(), (weight * dc).sum()]) / total
-        rc = rc + np.clip(step, -sigma, sigma)
-        if np.hypot(*(rc - start)) > 1.5 * sigma + 1:
-            return start.astype(float)
-        if np.hypot(*step) < 1e-3:
+        step = 2 * np.column_stack([moment_r, moment_c]) / np.where(failed, 1.0, total)[:, None]
+        shift = np.where(failed[:, None], 0.0, shift + np.clip(step, -sigma, sigma))
+        failed |= np.hypot(*shift.T) > drift
+        shift[failed] = 0.0
+        if np.abs(step[~failed]).max(initial=0) < 2e-3:
             break
-    return rc
+    return start + shift
 
 
 def _disc_centre(image: np.ndarray, mask: np.ndarray, start: np.ndarray, sigma: float) -> np.ndarray:
@@ -286,12 +386,10 @@ def _disc_centre(image: np.ndarray, mask: np.ndarray, start: np.ndarray, sigma: 
     return start + shift
 
 
-def _integrate(image: np.ndarray, mask: np.ndarray, rc: np.ndarray, sigma: float) -> float:
-    """Return the sum over 2.5 sigma above the median of the ring around it."""
-    rows, cols, dr, dc = _window(image.shape, rc, 4 * sigma)
-    distance = np.hypot(dr, dc) / sigma
-    good = ~mask[rows, cols]
-    patch = image[rows, cols]
-    ring = patch[(distance > 2.75) & (distance <= 4) & good]
-    floor = float(np.percentile(ring, 40)) if ring.size >= 5 else 0.0
-    return float((patch - floor)[(distance <= 2.5) & good].sum())
+def _integrals(image: np.ndarray, mask: np.ndarray, rc: np.ndarray, sigma: float) -> np.ndarray:
+    """Return the sums over 2.5 sigma above the median of the ring around it (n,)."""
+    patch = _Patches(image, mask, rc, 4 * sigma)
+    distance = patch.distance() / sigma
+    floor = _quantile_where(patch.values, (distance > 2.75) & (distance <= 4) & patch.live, 0.4)
+    core = (distance <= 2.5) & patch.live
+    return ((patch.values - floor[:, None, None]) * core).sum(axis=(1, 2), dtype=float)

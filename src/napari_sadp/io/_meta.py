@@ -35,6 +35,7 @@ _MAX_OFFSET_PIXELS = 1e5
 _VOLTAGE_KV = (1.0, 3000.0)
 _VOLTS_ABOVE = 5000.0
 _CAMERA_LENGTH_MM = (5.0, 1e5)
+_STAGE_DEG = 90.0
 
 _TAGS = ("ImageList", "TagGroup0", "ImageTags")
 _SOURCE_TAGS = (*_TAGS, "source", "Tags at creation")
@@ -157,6 +158,22 @@ def camera_length_mm(signal: dict[str, Any]) -> tuple[float | None, list[str]]:
             # no microscope has a camera length below 5 mm; blo files and their copies give metres
             return value * 1e3, [f"camera length of {value:g} taken as metres"]
     return None, []
+
+
+def stage_deg(signal: dict[str, Any]) -> tuple[float, float] | None:
+    """Return the tilts alpha and beta of the stage [deg], None where the file does not give both."""
+    stage = as_mapping(dig(as_mapping(signal.get("metadata")), "Acquisition_instrument", "TEM", "Stage"))
+    found = dict(stage)
+    original = as_mapping(signal.get("original_metadata"))
+    for path, target in as_mapping(signal.get("mapping")).items():
+        name = str(target[0]).rpartition(".TEM.Stage.")[2]
+        if name in ("tilt_alpha", "tilt_beta"):
+            found.setdefault(name, _apply(target[1], dig(original, *path.split("."))))
+    alpha, beta = (_number(found.get(name), math.nan) for name in ("tilt_alpha", "tilt_beta"))
+    if not (abs(alpha) <= _STAGE_DEG and abs(beta) <= _STAGE_DEG):
+        return None
+    # a stage that says 0, 0 is one that was never read out
+    return (alpha, beta) if alpha or beta else None
 
 
 def calibrate(

@@ -58,6 +58,8 @@ class PatternStack:
         What was decided upon reading, for the user.
     first_frame : int
         Number of frames that stand before this stack in its file.
+    stage_deg : tuple of 2 float, optional
+        Tilts alpha and beta of the stage [deg].
 
     Raises
     ------
@@ -75,6 +77,7 @@ class PatternStack:
     title: str = ""
     notes: tuple[str, ...] = field(default_factory=tuple)
     first_frame: int = 0
+    stage_deg: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         shape = tuple(int(n) for n in self.data.shape)
@@ -153,6 +156,7 @@ class PatternStack:
             frame=self.first_frame + i,
             kind=self.kind,
             notes=(*self.notes, *notes),
+            stage_deg=self.stage_deg,
         )
 
     def _load(self, lazy: Any, what: str) -> np.ndarray:
@@ -326,4 +330,5 @@ def _stack(signal: dict[str, Any], plugin: str, source: str) -> PatternStack | s
         source=source,
         title=str(dig(as_mapping(signal.get("metadata")), "General", "title") or ""),
         notes=(*notes, *voltage_notes, *length_notes, *axis_notes),
+        stage_deg=_meta.stage_deg(signal),
     )

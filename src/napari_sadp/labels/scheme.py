@@ -18,6 +18,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from napari_sadp._validate import check_zone_axis
 from napari_sadp.labels.lattice2d import (
     congruent_bases,
     gauss_reduce,
@@ -240,12 +241,18 @@ class PatternScheme:
         See `FIELD_OF_VIEW`.
     classes : tuple of PatternClass
         In the order of the indices.
+    chirality : bool
+        Whether mirror images count as different.
+    general : bool
+        Whether every group has its general reflection conditions alone, 227 those of 227g.
     """
 
     groups: tuple[int, ...]
     zones: tuple[Zone, ...]
     field_of_view: float
     classes: tuple[PatternClass, ...]
+    chirality: bool = False
+    general: bool = False
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -259,7 +266,8 @@ class PatternScheme:
     def version(self) -> str:
         """Identifies order and meaning of the classes; weights made for another version are refused."""
         groups = ",".join(map(str, self.groups))
-        return f"{SCHEME_VERSION}:{groups}:{len(self.zones)}:{self.field_of_view:g}:{len(self)}"
+        options = (":chiral" if self.chirality else "") + (":general" if self.general else "")
+        return f"{SCHEME_VERSION}:{groups}:{len(self.zones)}:{self.field_of_view:g}:{len(self)}{options}"
 
     @cached_property
     def index_of(self) -> dict[tuple[str, Zone], int]:
@@ -269,7 +277,11 @@ class PatternScheme:
     @cached_property
     def all_behaviours(self) -> tuple[Behaviour, ...]:
         """Extinction behaviours of the groups, in the order of `groups`; the rows of `class_table`."""
-        return tuple(item for number in self.groups for item in behaviours(number))
+        return tuple(item for number in self.groups for item in self.behaviours_of(number))
+
+    def behaviours_of(self, number: int) -> tuple[Behaviour, ...]:
+        """Extinction behaviours of a group that the scheme tells apart."""
+        return behaviours(number)[-1:] if self.general else behaviours(number)
 
     @cached_property
     def class_table(self) -> np.ndarray:
@@ -297,7 +309,7 @@ class PatternScheme:
         (n_groups, n_classes) ndarray of float64
             Rows sum to 1.
         """
-        rows = [[self.class_given_behaviour[b.name] for b in behaviours(number)] for number in self.groups]
+        rows = [[self.class_given_behaviour[b.name] for b in self.behaviours_of(n)] for n in self.groups]
         return np.array([np.mean(row, axis=0) for row in rows])
 
 
@@ -307,6 +319,7 @@ def build_scheme(
     *,
     field_of_view: float = FIELD_OF_VIEW,
     chirality: bool = False,
+    general: bool = False,
 ) -> PatternScheme:
     """Compute the pattern classes of cubic space groups.
 
@@ -320,6 +333,8 @@ def build_scheme(
         Radius in units of the shortest lattice vector within which absences are seen.
     chirality : bool
         Whether mirror images count as different classes.
+    general : bool
+        Whether to take the general reflection conditions of each group alone; otherwise 227 has three behaviours.
 
     Returns
     -------
@@ -329,7 +344,7 @@ def build_scheme(
     Raises
     ------
     ValueError
-        If a group is not cubic.
+        If a group is not cubic, a zone axis is none, or there is no group or axis.
 
     Examples
     --------
@@ -339,16 +354,19 @@ def build_scheme(
     for number in groups:
         if number not in CUBIC_GROUPS:
             raise ValueError(f"space group is {number!r}, expected a cubic one, 195 to 230")
-    return _build_scheme(tuple(groups), tuple(map(tuple, zones)), float(field_of_view), chirality)
+    if not groups or not zones:
+        raise ValueError(f"groups is {groups!r} and zones is {zones!r}, expected at least one of each")
+    axes = tuple(check_zone_axis(zone) for zone in zones)
+    return _build_scheme(tuple(groups), axes, float(field_of_view), bool(chirality), bool(general))
 
 
 @lru_cache(maxsize=32)
 def _build_scheme(
-    groups: tuple[int, ...], zones: tuple[Zone, ...], field_of_view: float, chirality: bool
+    groups: tuple[int, ...], zones: tuple[Zone, ...], field_of_view: float, chirality: bool, general: bool
 ) -> PatternScheme:
     members: dict[Appearance, list[tuple[Behaviour, Zone]]] = defaultdict(list)
     for number in groups:
-        for behaviour in behaviours(number):
+        for behaviour in behaviours(number)[-1 if general else 0 :]:
             for zone in zones:
                 look = zone_axis_appearance(behaviour, zone, field_of_view=field_of_view, chirality=chirality)
                 members[look].append((behaviour, zone))
@@ -365,4 +383,4 @@ def _build_scheme(
         for number, look in enumerate(sorted(looks, key=lambda item: (len(item.absent), item.absent))):
             label = f"{kind}{counter[kind]}-{number}"
             classes.append(PatternClass(len(classes), label, look, tuple(members[look])))
-    return PatternScheme(groups, zones, field_of_view, tuple(classes))
+    return PatternScheme(groups, zones, field_of_view, tuple(classes), chirality, general)

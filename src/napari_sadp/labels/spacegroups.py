@@ -86,6 +86,13 @@ def _spacegroup(number: int) -> gemmi.SpaceGroup:
     return gemmi.get_spacegroup_reference_setting(number)
 
 
+@lru_cache(maxsize=256)
+def operations_of(number: int) -> tuple[np.ndarray, ...]:
+    """Return the rotation parts of a space group in its reference setting, each (3, 3) int, on columns of coordinates."""
+    group = _spacegroup(number).operations()
+    return tuple(np.array(op.rot, dtype=int) // op.DEN for op in group.sym_ops)
+
+
 def symbol(number: int) -> str:
     """Return the short Hermann-Mauguin symbol of a space group, such as ``"Fm-3m"``."""
     return _spacegroup(number).short_name()

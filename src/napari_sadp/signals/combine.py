@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 from napari_sadp.identify import Identification, combine_results, identify_patterns
 
 if TYPE_CHECKING:
+    from napari_sadp.identify import Knowledge
     from napari_sadp.signals.sad_pattern2d import SADPattern2D
 
 
 def combine_signals(
-    *signals: SADPattern2D | Identification, rule: str = "product", **options: Any
+    *signals: SADPattern2D | Identification,
+    rule: str = "product",
+    knowledge: Knowledge | None = None,
+    **options: Any,
 ) -> Identification:
     """Combine signals, or what `SADPattern2D.identify` gave for them, as patterns of one crystal.
 
@@ -22,6 +26,8 @@ def combine_signals(
         Any number of each; results are combined as they are, signals are identified first.
     rule : {"product", "mean"}
         How the patterns combine.
+    knowledge : napari_sadp.identify.Knowledge, optional
+        Elements, candidates, thickness or tilts, where they are known.
     **options
         Options of `napari_sadp.identify_patterns` for the signals.
 
@@ -42,4 +48,6 @@ def combine_signals(
         item if isinstance(item, Identification) else identify_patterns(item.to_stack(), **options)
         for item in signals
     ]
-    return combine_results(chain.from_iterable(item.patterns for item in found), rule=rule)
+    return combine_results(
+        chain.from_iterable(item.patterns for item in found), rule=rule, knowledge=knowledge
+    )

@@ -1,0 +1,449 @@
+"""How often beam and lattice are found on simulated patterns with the imperfections of a camera, and invented where there is none.
+
+Run with ``OMP_NUM_THREADS=1 python benchmarks/geometry.py [--patterns 3000] [--jobs 2] [--peers PYTHON]``. Each pattern is drawn from a seed: a
+cubic structure of the catalogue, one of the sixteen zone axes, a scale, and imperfections at one of three strengths.
+
+The true lattice is that of the spots that a camera could see: the one found must hold every spot in view with a signal to
+noise ratio of `CLEAR` or more (of an ideal filter that knows where to look), and must be held by the lattice of all with
+`FAINT` or more. Its vectors must agree within 1 % in length and 0.5 deg in direction.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+import time
+from collections import Counter, defaultdict
+from multiprocessing import Pool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from napari_sadp.errors import PatternRefusedError
+from napari_sadp.geometry.analyse import analyse_pattern
+from napari_sadp.geometry.lattice import reduce_basis
+from napari_sadp.labels.lattice2d import span
+from napari_sadp.labels.spacegroups import CUBIC_ZONE_AXES
+from napari_sadp.pattern import DiffractionPattern
+from napari_sadp.simulation.catalogue import load_catalogue
+from napari_sadp.simulation.imperfections import ImperfectPattern, simulate_imperfect
+from napari_sadp.simulation.zone_pattern import PatternSettings, zone_beams
+
+STRENGTHS = ("mild", "medium", "strong")
+CLEAR, FAINT = 12.0, 3.0
+#: Fewer clear spots than this, or all on two rows, are no pattern that anyone could index.
+ENOUGH = 6
+BLANKS = ("blank", "noise", "gradient", "rings", "spotty rings", "halo", "bands", "random spots", "one row")
+
+
+def draw_case(strength: str, seed: int) -> ImperfectPattern:
+    """Return a pattern with imperfections, drawn from a seed."""
+    rng = np.random.default_rng([seed, STRENGTHS.index(strength)])
+    entries = load_catalogue()
+    while True:
+        entry = entries[int(rng.integers(len(entries)))]
+        zone = CUBIC_ZONE_AXES[int(rng.integers(len(CUBIC_ZONE_AXES)))]
+        if entry.n_atoms > 120:
+            continue
+        crystal = entry.crystal()
+        size = int(rng.choice([256, 256, 512]))
+        voltage = float(rng.choice([80.0, 120.0, 200.0, 300.0]))
+        spots, _ = zone_beams(crystal, zone, PatternSettings(voltage_kv=voltage, g_max_inv_angstrom=1.2))
+        seen = spots.g[spots.intensity > 1e-3]
+        if len(seen) < ENOUGH:
+            continue
+        # the shortest spacing is a twentieth to a sixth of the frame
+        pixel = float(seen.min() / (size * rng.uniform(0.05, 0.16)))
+        settings = PatternSettings(
+            voltage_kv=voltage, size=size, pixel_size_inv_angstrom=pixel, g_max_inv_angstrom=2.0
+        )
+        return simulate_imperfect(crystal, zone, settings, strength, seed=int(rng.integers(2**31)))
+
+
+def visibility(case: ImperfectPattern) -> np.ndarray:
+    """Return the signal to noise ratio of each spot for an ideal filter (n,); 0 where it is hidden."""
+    p, size = case.parameters, case.settings.size
+    offset = case.rc - case.beam_rc
+    radius = np.hypot(*offset.T) / size
+    light = p["inelastic"] * (1 + (radius / p["inelastic_width"]) ** 2) ** -1.5
+    light += (
+        p["halo"] * np.exp(-0.5 * ((radius - p["halo_radius"]) / p["halo_width"]) ** 2) + 0.5 * p["slope"]
+    )
+    height = case.spots.intensity / case.spots.intensity.max()
+    dose = p["dose"]
+    noise = np.sqrt(dose * light + p["readout"] ** 2 + 1.0)
+    if p["eight_bit"]:
+        top = dose * max(2.5, 3.0 * p["direct_beam"])
+        top = min(top, dose * p["saturation"]) if p["saturation"] > 0 else top
+        noise = np.hypot(noise, 0.6 * top / 255)
+    spacing = np.min(np.hypot(*offset.T)[height > 0])
+    sigma = max(0.6, p["spot_sigma"] * spacing)
+    area = np.pi * sigma**2
+    if p["disc_radius"] > 0:
+        area = np.pi * (p["disc_radius"] * spacing) ** 2
+    # arcs and streaks spread the same light over more pixels
+    arc = np.radians(p["mosaic_deg"]) * radius * size
+    spread = np.sqrt((1 + (arc / sigma) ** 2) * (1 + (p["streak"] * spacing / sigma) ** 2))
+    if p["disc_radius"] > 0:
+        spread = 1.0
+    snr = dose * height * np.sqrt(area / spread) / np.sqrt(noise**2 + 0.5 * dose * height)
+    pixel = np.clip(np.round(case.rc), 0, size - 1).astype(int)
+    return np.where(case.hidden[pixel[:, 0], pixel[:, 1]], 0.0, snr)
+
+
+def true_lattice(case: ImperfectPattern) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Return a basis (2, 2) [px], the spans of the clear and of the faint spots in it (None if flat), and how many are clear."""
+    from napari_sadp.labels.lattice2d import planar_basis
+
+    plane = planar_basis(case.spots.zone)
+    snr = visibility(case)
+    in_zone = case.spots.hkl @ np.array(case.spots.zone) == 0
+    nodes = np.rint(case.spots.hkl @ np.linalg.pinv(plane.astype(float))).astype(int)
+    # the positions before distortion follow from those of two beams
+    g = case.spots.g_xy[in_zone]
+    to_xy = np.linalg.lstsq(nodes[in_zone].astype(float), g, rcond=None)[0]
+    perfect = np.stack([-to_xy[:, 1], to_xy[:, 0]], axis=1) / case.settings.pixel_size()
+    basis = perfect @ case.affine.T
+    clear, faint = (snr >= CLEAR) & in_zone, (snr >= FAINT) & in_zone
+    return basis, span(nodes[clear]), span(nodes[faint]), int(clear.sum())
+
+
+def contains(outer: np.ndarray, inner: np.ndarray) -> bool:
+    """Tell whether the lattice of the rows of one matrix holds that of another."""
+    change = inner @ np.linalg.inv(outer.astype(float))
+    return bool(np.abs(change - np.round(change)).max() < 1e-6)
+
+
+def judge_lattice(found: np.ndarray, case: ImperfectPattern) -> tuple[bool, bool, float, float]:
+    """Return (right lattice, right type, largest error of a length, of a direction [deg])."""
+    basis, clear, faint, _ = true_lattice(case)
+    if abs(np.linalg.det(basis)) < 1:  # too few spots in the frame to tell
+        return False, False, np.inf, np.inf
+    change = found @ np.linalg.inv(basis)
+    whole = np.round(change)
+    if (
+        clear is None
+        or faint is None
+        or abs(np.linalg.det(whole)) < 0.5
+        or np.abs(change - whole).max() > 0.2
+    ):
+        return False, False, np.inf, np.inf
+    whole = whole.astype(int)
+    right = contains(whole, clear) and contains(faint, whole)
+    true = whole @ basis
+    length = np.abs(np.linalg.norm(found, axis=1) / np.linalg.norm(true, axis=1) - 1).max()
+    cosine = (found * true).sum(axis=1) / np.linalg.norm(found, axis=1) / np.linalg.norm(true, axis=1)
+    angle = np.degrees(np.arccos(np.clip(cosine, -1, 1))).max()
+    return right, right, float(length), float(angle)
+
+
+def perfect_type(case: ImperfectPattern, found: np.ndarray) -> str:
+    """Return the type A to D of the lattice that was found, as it is before distortion."""
+    basis = true_lattice(case)[0]
+    whole = np.round(found @ np.linalg.inv(basis))
+    a, b = reduce_basis(whole @ basis @ np.linalg.inv(case.affine).T)
+    ratio, cosine = np.linalg.norm(b) / np.linalg.norm(a), abs(a @ b) / np.linalg.norm(a) / np.linalg.norm(b)
+    if cosine < 1e-3:
+        return "A" if ratio < 1.001 else "B"
+    return "C" if ratio < 1.001 and abs(cosine - 0.5) < 1e-3 else "D"
+
+
+def run_case(job: tuple[str, int, str | None]) -> dict[str, Any]:
+    """Analyse one pattern; return what came of it."""
+    strength, seed, folder = job
+    case = draw_case(strength, seed)
+    _, clear, _, n_clear = true_lattice(case)
+    row: dict[str, Any] = {
+        "strength": strength,
+        "seed": seed,
+        "size": case.settings.size,
+        "name": case.pattern.source,
+        "solvable": bool(clear is not None and n_clear >= ENOUGH and _rows(case) >= 3),
+    }
+    pattern = DiffractionPattern(case.pattern.data, source=case.pattern.source)
+    inside = bool(np.all((case.beam_rc >= 0) & (case.beam_rc <= case.settings.size - 1)))
+    row["beam_inside"] = inside
+    start = time.process_time()
+    try:
+        geometry = analyse_pattern(pattern)
+    except PatternRefusedError as error:
+        row["seconds"] = time.process_time() - start
+        row["refusal"] = error.reason
+        row["detail"] = error.detail
+        if error.beam is not None:
+            row["beam_miss"] = float(np.linalg.norm(error.beam.rc - case.beam_rc))
+    except Exception as error:  # noqa: BLE001 - a crash is a result to report, not the end of an hour's run
+        row |= {"seconds": time.process_time() - start, "refusal": "crash", "detail": repr(error)}
+    else:
+        row["seconds"] = time.process_time() - start
+        lattice = geometry.lattice
+        found = np.stack([lattice.g1_px, lattice.g2_px])
+        row["beam_miss"] = float(np.linalg.norm(geometry.beam.rc - case.beam_rc))
+        row["right"], _, row["length_error"], row["angle_error"] = judge_lattice(found, case)
+        if row["right"]:
+            chances = lattice.type_probabilities()
+            row["type"], row["true_type"] = max(chances, key=chances.get), perfect_type(case, found)
+            row["type_p"] = chances[row["true_type"]]
+    data = pattern.data
+    smooth = ndimage.gaussian_filter(ndimage.median_filter(data, 3), 2.0)
+    peak = np.array(np.unravel_index(np.argmax(smooth), data.shape))
+    row["brightest_miss"] = float(np.linalg.norm(peak - case.beam_rc))
+    total = data - np.median(data)
+    total = np.clip(total, 0, None)
+    mass = (
+        np.array([(total.sum(axis=1 - axis) @ np.arange(data.shape[axis])) for axis in (0, 1)]) / total.sum()
+    )
+    row["mass_miss"] = float(np.linalg.norm(mass - case.beam_rc))
+    if folder is not None:
+        basis, clear, _, _ = true_lattice(case)
+        spacing = np.hypot(*(case.rc - case.beam_rc).T).min()
+        radius = max(1.2 * case.parameters["spot_sigma"], case.parameters["disc_radius"]) * spacing
+        lattice = basis if clear is None else clear @ basis
+        np.savez(
+            Path(folder) / f"{strength}_{seed}.npz",
+            data=data,
+            beam=case.beam_rc,
+            basis=lattice,
+            radius=radius,
+        )
+    return row
+
+
+def _rows(case: ImperfectPattern) -> int:
+    """Return the smallest number of rows on which the clear spots lie, over the directions of short nodes."""
+    nodes = np.rint(case.spots.hkl @ np.linalg.pinv(_plane(case).astype(float))).astype(int)
+    nodes = np.concatenate([nodes[visibility(case) >= CLEAR], [[0, 0]]])
+    return min(
+        len(np.unique(nodes @ np.array(direction)))
+        for direction in ((0, 1), (1, 0), (1, 1), (1, -1), (1, 2), (2, 1), (1, -2), (2, -1))
+    )
+
+
+def _plane(case: ImperfectPattern) -> np.ndarray:
+    from napari_sadp.labels.lattice2d import planar_basis
+
+    return planar_basis(case.spots.zone)
+
+
+def draw_blank(seed: int) -> tuple[str, np.ndarray]:
+    """Return (kind, frame) of a frame without a lattice."""
+    rng = np.random.default_rng([seed, 77])
+    kind = BLANKS[seed % len(BLANKS)]
+    size = int(rng.choice([256, 256, 512]))
+    row, col = np.mgrid[:size, :size]
+    beam = (size - 1) / 2 + rng.uniform(-0.15, 0.15, 2) * size
+    radius = np.hypot(row - beam[0], col - beam[1])
+    light = np.full((size, size), float(10 ** rng.uniform(0, 2.5)))
+    peak = float(10 ** rng.uniform(1.5, 3.5))
+    sigma = rng.uniform(1, 3) * size / 256
+    if kind not in ("blank", "noise"):
+        light += peak * rng.uniform(0, 1) * (1 + (radius / (0.1 * size)) ** 2) ** -1.5
+        if rng.random() < 0.7:
+            light += 5 * peak * np.exp(-0.5 * (radius / sigma) ** 2)
+    if kind == "gradient":
+        light += peak * np.clip(0.3 * (row - col) / size + 0.3, 0, None)
+    elif kind in ("rings", "spotty rings"):
+        first = rng.uniform(0.12, 0.25) * size
+        for square in (3, 4, 8, 11, 12, 16, 19, 20):
+            r = first * np.sqrt(square / 3)
+            height = peak * rng.uniform(0.2, 1) * np.exp(-((r / size / 0.4) ** 2))
+            if kind == "rings":
+                light += 0.3 * height * np.exp(-0.5 * ((radius - r) / sigma) ** 2)
+                continue
+            for angle in rng.uniform(0, 2 * np.pi, rng.integers(20, 60)):
+                rc = beam + r * np.array([np.sin(angle), np.cos(angle)])
+                _blob(light, rc, height * rng.uniform(0.1, 1), sigma)
+    elif kind == "halo":
+        for r in rng.uniform(0.12, 0.4, 2) * size:
+            light += 0.4 * peak * np.exp(-0.5 * ((radius - r) / (0.25 * r)) ** 2)
+    elif kind == "bands":
+        for _ in range(int(rng.integers(6, 16))):
+            angle, width = rng.uniform(0, np.pi), rng.uniform(0.02, 0.1) * size
+            along = (
+                np.cos(angle) * (row - beam[0])
+                + np.sin(angle) * (col - beam[1])
+                - rng.uniform(-0.2, 0.2) * size
+            )
+            light += (
+                0.1
+                * peak
+                * (1 / (1 + np.exp((np.abs(along) - width) / (0.008 * size))))
+                * rng.choice([1, -0.3])
+            )
+        light = np.clip(light, 0.5, None)
+    elif kind == "random spots":
+        for rc in rng.uniform(3, size - 4, (rng.integers(5, 90), 2)):
+            _blob(light, rc, peak * rng.uniform(0.1, 1), sigma)
+    elif kind == "one row":
+        step = rng.uniform(0.05, 0.2) * size * np.array([np.sin(a := rng.uniform(0, 2 * np.pi)), np.cos(a)])
+        for k in range(-12, 13):
+            _blob(light, beam + k * step, peak * rng.uniform(0.2, 1) * np.exp(-((k / 5) ** 2)), sigma)
+    frame = rng.poisson(light).astype(np.float32) + rng.normal(0, rng.uniform(0, 4), light.shape)
+    bad = rng.random(light.shape) < rng.choice([0, 2e-4, 1e-3])
+    frame[bad] += rng.uniform(0, 4 * peak, int(bad.sum()))
+    if rng.random() < 0.3:
+        stop = (np.abs(row - beam[0]) < 0.03 * size) & (col < beam[1] + 0.03 * size)
+        frame[stop] *= 0.03
+    if rng.random() < 0.3:
+        frame = np.clip(np.round(frame * 255 / np.percentile(frame, 99.9)), 0, 255)
+    return kind, frame.astype(np.float32)
+
+
+def _blob(light: np.ndarray, rc: np.ndarray, height: float, sigma: float) -> None:
+    reach = int(5 * sigma) + 1
+    r0, c0 = (max(0, int(x) - reach) for x in rc)
+    window = light[
+        r0 : int(rc[0]) + reach + 1 if rc[0] > -reach else 0,
+        c0 : int(rc[1]) + reach + 1 if rc[1] > -reach else 0,
+    ]
+    row, col = np.ogrid[: window.shape[0], : window.shape[1]]
+    window += height * np.exp(-((row + r0 - rc[0]) ** 2 + (col + c0 - rc[1]) ** 2) / (2 * sigma**2))
+
+
+def run_blank(seed: int) -> dict[str, Any]:
+    """Analyse a frame without a lattice."""
+    kind, frame = draw_blank(seed)
+    start = time.process_time()
+    try:
+        lattice = analyse_pattern(DiffractionPattern(frame)).lattice
+        reason, detail = "ACCEPTED", f"{lattice.n_spots} of {len(lattice.spots)} spots"
+    except PatternRefusedError as error:
+        reason, detail = error.reason, error.detail
+    return {
+        "kind": kind,
+        "seed": seed,
+        "reason": reason,
+        "detail": detail,
+        "seconds": time.process_time() - start,
+    }
+
+
+def percent(values: list[bool]) -> str:
+    """Return a share in per cent with its 95 % interval (Wilson)."""
+    n, k = len(values), sum(values)
+    if n == 0:
+        return "-"
+    z, p = 1.96, k / n
+    middle = (p + z * z / 2 / n) / (1 + z * z / n)
+    half = z * np.sqrt(p * (1 - p) / n + z * z / 4 / n / n) / (1 + z * z / n)
+    return f"{100 * p:.1f} ({100 * (middle - half):.1f}-{100 * (middle + half):.1f})"
+
+
+def report(rows: list[dict[str, Any]], blanks: list[dict[str, Any]], peers: dict[str, list[float]]) -> str:
+    """Return the tables as Markdown."""
+    lines = ["| | " + " | ".join(STRENGTHS) + " |", "|---|" + "---|" * len(STRENGTHS)]
+    by = defaultdict(list)
+    for row in rows:
+        by[row["strength"]].append(row)
+
+    def line(title: str, value: Any) -> None:
+        lines.append(f"| {title} | " + " | ".join(value(by[s]) for s in STRENGTHS) + " |")
+
+    line("patterns", lambda part: f"{len(part)}")
+    line("of them with enough visible spots", lambda part: f"{sum(r['solvable'] for r in part)}")
+    for title, keep in (("", lambda r: r["solvable"]), (", of all patterns", lambda r: True)):
+        line(
+            f"beam within 1 px{title} [%]",
+            lambda p, k=keep: percent([r.get("beam_miss", 99) < 1 for r in p if k(r)]),
+        )
+        line(
+            f"lattice right, within 1 % and 0.5 deg{title} [%]",
+            lambda p, k=keep: percent([_lattice_ok(r) for r in p if k(r)]),
+        )
+        line(
+            f"beam and lattice{title} [%]",
+            lambda p, k=keep: percent([_lattice_ok(r) and r["beam_miss"] < 1 for r in p if k(r)]),
+        )
+    line("another lattice than the true one [%]", lambda p: percent([r.get("right") is False for r in p]))
+    line("refused [%]", lambda p: percent(["refusal" in r for r in p]))
+    line(
+        "lattice type right, where the lattice is [%]",
+        lambda p: percent([r["type"] == r["true_type"] for r in p if r.get("right")]),
+    )
+    line(
+        "brightest blob within 1 px of the beam [%]", lambda p: percent([r["brightest_miss"] < 1 for r in p])
+    )
+    line("centre of mass within 1 px [%]", lambda p: percent([r["mass_miss"] < 1 for r in p]))
+    for name, table in peers.items():
+        line(
+            name,
+            lambda p, t=table: percent(
+                [t[f"{r['strength']}_{r['seed']}"] for r in p if f"{r['strength']}_{r['seed']}" in t]
+            ),
+        )
+    for size in (256, 512):
+        line(
+            f"median (95 %) processor seconds, {size} x {size}",
+            lambda p, s=size: "{:.2f} ({:.2f})".format(
+                *np.percentile([r["seconds"] for r in p if r["size"] == s] or [np.nan], [50, 95])
+            ),
+        )
+    lines += ["", "| without a lattice | frames | lattice found | refusals |", "|---|---|---|---|"]
+    for kind in (*BLANKS, "all"):
+        part = [b for b in blanks if kind in (b["kind"], "all")]
+        if part:
+            why = Counter(b["reason"] for b in part)
+            false = why.pop("ACCEPTED", 0)
+            words = ", ".join(f"{name} {n}" for name, n in why.most_common())
+            lines.append(f"| {kind} | {len(part)} | {false} | {words} |")
+    why = Counter((r["strength"], r["refusal"]) for r in rows if "refusal" in r and r["solvable"])
+    lines += [
+        "",
+        "Refusals of patterns with enough visible spots: "
+        + (", ".join(f"{s}: {w} {n}" for (s, w), n in sorted(why.items())) or "none")
+        + ".",
+    ]
+    return "\n".join(lines)
+
+
+def _lattice_ok(row: dict[str, Any]) -> bool:
+    return bool(row.get("right")) and row["length_error"] <= 0.01 and row["angle_error"] <= 0.5
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--patterns", type=int, default=3000, help="simulated patterns, a third at each strength"
+    )
+    parser.add_argument(
+        "--blanks", type=int, help="frames without a lattice; a third of --patterns by default"
+    )
+    parser.add_argument("--first-seed", type=int, default=1_000_000)
+    parser.add_argument("--strengths", nargs="+", choices=STRENGTHS, default=STRENGTHS)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--peers", help="Python of an environment with pyxem and libertem-blobfinder")
+    parser.add_argument(
+        "--n-peers", type=int, default=300, help="patterns of each strength that the peers get"
+    )
+    parser.add_argument("--json", type=Path, help="write one line for each pattern here")
+    args = parser.parse_args()
+    each = args.patterns // len(STRENGTHS)
+    folder = tempfile.mkdtemp() if args.peers else None
+    jobs = [
+        (strength, args.first_seed + i, folder if i < args.n_peers else None)
+        for i in range(each)
+        for strength in args.strengths
+    ]
+    with Pool(args.jobs) as pool:
+        rows = pool.map(run_case, jobs, chunksize=4)
+        n_blanks = args.patterns // 3 if args.blanks is None else args.blanks
+        blanks = pool.map(run_blank, range(args.first_seed, args.first_seed + n_blanks), chunksize=4)
+    if args.json:
+        args.json.write_text("\n".join(json.dumps(row, default=str) for row in [*rows, *blanks]))
+    peers = {}
+    if args.peers:
+        script = Path(__file__).with_name("geometry_peers.py")
+        done = subprocess.run([args.peers, str(script), folder], capture_output=True, text=True)
+        peers = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
+        if done.returncode:
+            print(f"the peers failed: {done.stderr[-300:]}")
+    print(report(rows, blanks, peers))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""What in a frame is no signal: margins, bars, hot and dead pixels, streaks of full pixels, the shadow of a beam stop."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+from skimage import measure, morphology
+
+from napari_sadp.geometry._local import (
+    block_quantile,
+    fill_holes,
+    interpolation,
+    median_3x3,
+    pixel_noise,
+    radial_quantile,
+)
+
+_MAX_MARGIN = 0.15  # title bars and axes take at most this share of a side; more would cut the pattern
+_STOP_WORK_PX = 128  # beam stops are large: a small copy of the frame shows them and is fast
+
+
+def find_margins(data: np.ndarray) -> np.ndarray:
+    """Return constant margins, and bars (titles, axes, colour bars) that a straight step cuts off the frame."""
+    mask = np.zeros(data.shape, bool)
+    low, high = np.percentile(data, [1, 99.9])
+    for axis in (0, 1):
+        lines = data if axis == 0 else data.T
+        for flipped in (False, True):
+            view = lines[::-1] if flipped else lines
+            cut = max(_constant_run(view), _step_run(view, float(high - low)))
+            target = mask if axis == 0 else mask.T
+            target = target[::-1] if flipped else target
+            target[:cut] = True
+    return mask
+
+
+def _constant_run(lines: np.ndarray) -> int:
+    """Return how many rows from the first on hold one and the same value; 0 if the whole frame does."""
+    same = np.ptp(lines, axis=1) == 0
+    same &= lines[:, 0] == lines[0, 0]
+    return 0 if same.all() else int(np.argmin(same))
+
+
+def _step_run(lines: np.ndarray, spread: float) -> int:
+    """Return where the last full-width step within the outer part of the frame is, 0 if there is none."""
+    n_edge = int(_MAX_MARGIN * len(lines))
+    if n_edge < 2 or spread <= 0:
+        return 0
+    middle = np.median(lines[: n_edge + 1], axis=1)
+    steps = np.flatnonzero(np.abs(np.diff(middle)) > 0.2 * spread)
+    return int(steps[-1]) + 1 if len(steps) else 0
+
+
+def find_scale_bar(data: np.ndarray) -> np.ndarray:
+    """Return a burnt-in scale bar with the box where its lettering sits."""
+    mask = np.zeros(data.shape, bool)
+    low, top = float(np.median(data)), float(data.max())
+    if top <= low:
+        return mask
+    for region in measure.regionprops(measure.label(data >= low + 0.97 * (top - low), connectivity=1)):
+        r0, c0, r1, c1 = region.bbox
+        thick, long = sorted((r1 - r0, c1 - c0))
+        if not (long >= 4 * thick and long >= 0.05 * max(data.shape) and region.extent > 0.9):
+            continue
+        horizontal = c1 - c0 == long
+        across, along = max(8 * thick, 0.25 * long), 0.15 * long + 3
+        dr, dc = (across, along) if horizontal else (along, across)
+        mask[max(0, int(r0 - dr)) : int(r1 + dr) + 1, max(0, int(c0 - dc)) : int(c1 + dc) + 1] = True
+    return mask if mask.mean() < 0.1 else np.zeros(data.shape, bool)
+
+
+def repair_pixels(data: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Replace hot and dead pixels by the median of their surroundings.
+
+    A Gaussian spot of standard deviation 0.6 px or more raises the 3 x 3 median, and the middle ones of the four neighbours,
+    to a quarter of its height; a hot pixel, or a small cluster of them, leaves both at the background.
+    """
+    hot = np.zeros(data.shape, bool)
+    data = data.copy()
+    for _ in range(2):
+        noise = pixel_noise(data, mask)
+        median = median_3x3(data)
+        padded = np.pad(data, 1, mode="edge")
+        row, col = np.nonzero((np.abs(data - median) > 8 * noise) & ~mask)
+        if not len(row):
+            break
+        offset = np.arange(-3, 4)
+        patch_r = np.clip(row[:, None, None] + offset[None, :, None], 0, data.shape[0] - 1)
+        patch_c = np.clip(col[:, None, None] + offset[None, None, :], 0, data.shape[1] - 1)
+        around = np.median(data[patch_r, patch_c].reshape(len(row), -1), axis=1)
+        value, centre = data[row, col], median[row, col]
+        height = value - around
+        cross = np.sort(
+            np.stack(
+                [
+                    padded[row, col + 1],
+                    padded[row + 2, col + 1],
+                    padded[row + 1, col],
+                    padded[row + 1, col + 2],
+                ]
+            ),
+            axis=0,
+        )
+        lone = np.abs(cross[1:3].mean(axis=0) - around) < 0.12 * np.abs(height)
+        bad = (np.abs(value - centre) > 0.78 * np.abs(height)) & lone
+        # a dark pixel inside a bright spot is dead only if it is nearly without counts
+        bad &= (value > centre) | (value < 0.3 * np.maximum(centre, 0))
+        row, col, centre = row[bad], col[bad], centre[bad]
+        hot[row, col] = True
+        data[row, col] = centre
+        if not len(row):
+            break
+    return data, hot
+
+
+def find_beam_stop(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the shadow of a beam stop of any shape.
+
+    On a small copy, an opening takes the spots away and a closing fills dark regions narrower than a quarter of the
+    frame. A stop is a connected region that lost more than half of the light around it, is evenly dark, and either
+    reaches the edge of the frame or is compact.
+    """
+    block = max(1, round(min(data.shape) / _STOP_WORK_PX))
+    small = block_quantile(data, mask, block, 0.5)
+    if not np.isfinite(small).any():
+        return np.zeros(data.shape, bool)
+    small = ndimage.median_filter(fill_holes(small), size=3, mode="nearest")
+    side = min(small.shape)
+    calm = ndimage.grey_opening(small, size=2 * max(2, side // 28) + 1, mode="nearest")
+    # outside counts as ordinary background, else a stop that covers a corner could not be filled
+    padded = np.pad(calm, side // 4, constant_values=float(np.median(calm)))
+    closed = ndimage.grey_closing(padded, size=2 * max(3, side // 10) + 1)
+    closed = closed[side // 4 : -(side // 4), side // 4 : -(side // 4)]
+    dark = float(np.percentile(small, 0.5))
+    noise = block_quantile(pixel_noise(data, mask), mask, block, 0.5)
+    noise = np.where(np.isfinite(noise), noise, np.nanmedian(noise)) / block
+    usual = _usual_of_circle(calm)
+    lost = (closed - calm > 0.55 * (closed - dark)) & (closed - calm > 4 * noise)
+    lost |= (calm - dark < 0.33 * (usual - dark)) & (usual - calm > 5 * noise)
+    lost = morphology.opening(lost, morphology.disk(1))
+    labels = measure.label(lost, connectivity=1)
+    keep = np.zeros(lost.shape, bool)
+    expected = np.maximum(closed, usual)
+    share = (small - dark) / np.maximum(expected - dark, 1e-30)
+    for region in measure.regionprops(labels):
+        if region.area < 0.002 * lost.size or region.area > 0.3 * lost.size:
+            continue
+        here = labels == region.label
+        # a shadow is dark all over and has an edge; the dim corner of a frame has none
+        inner = here & ~ndimage.binary_erosion(here, iterations=2, border_value=1)
+        outer = ndimage.binary_dilation(here, iterations=4) & ~ndimage.binary_dilation(here, iterations=2)
+        even = np.percentile(share[here], 75) < 0.35 and np.median(share[inner]) < 0.45
+        # and it takes away light that matters
+        even &= np.max((expected - small)[here]) > 0.05 * (np.percentile(small, 99.5) - dark)
+        even &= bool(outer.any()) and np.median(share[outer]) > np.median(share[inner]) + 0.35
+        r0, c0, r1, c1 = region.bbox
+        at_edge = r0 == 0 or c0 == 0 or r1 == lost.shape[0] or c1 == lost.shape[1]
+        if even and (at_edge or (region.solidity > 0.9 and region.eccentricity < 0.7)):
+            keep |= labels == region.label
+    keep = ndimage.binary_dilation(keep, iterations=2) & (share < 0.5) | keep
+    keep = ndimage.binary_dilation(keep, iterations=max(1, round(2 / block)))
+    return np.kron(keep, np.ones((block, block), bool))[: data.shape[0], : data.shape[1]]
+
+
+def _usual_of_circle(calm: np.ndarray) -> np.ndarray:
+    """Return the light that most places at the same distance from the brightest one get."""
+    point = np.array(np.unravel_index(np.argmax(ndimage.uniform_filter(calm, 5)), calm.shape), float)
+    row, col = np.indices(calm.shape)
+    radius = np.hypot(row - point[0], col - point[1])
+    return np.interp(radius, *radial_quantile(radius.ravel(), calm.ravel(), 0.5))
+
+
+def without_streaks(data: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """Subtract streaks along columns and rows that start from saturated spots, and mask where they are saturated too.
+
+    Returns
+    -------
+    data, mask : ndarray
+        Without streaks; where they hide everything.
+    note : str
+        What was done, empty for nothing.
+    """
+    top = float(data[~mask].max()) if not mask.all() else 0.0
+    full = (data >= top) & ~mask
+    noise = float(np.median(pixel_noise(data, mask)[::4, ::4]))
+    best: tuple[float, np.ndarray, np.ndarray] | None = None
+    for axis in (0, 1):
+        lines, plateau, covered = (a if axis == 0 else a.T for a in (data, full, mask))
+        found = _streaks(lines, plateau, plateau | covered, noise)
+        if found is not None and (best is None or found[0].sum() > best[0]):
+            streak, lost = (a if axis == 0 else a.T for a in found)
+            best = float(streak.sum()), streak, lost
+    if best is None:
+        return data, mask, ""
+    return data - best[1], mask | best[2], "subtracted streaks of saturated spots"
+
+
+def _streaks(
+    lines: np.ndarray, plateau: np.ndarray, bad: np.ndarray, noise: float
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return what streaks along the columns add, and where they are saturated, None without any."""
+    columns = np.flatnonzero(plateau.any(axis=0))
+    if not len(columns):
+        return None
+    near = np.zeros(lines.shape[1], bool)
+    near[columns] = True
+    near = ndimage.binary_dilation(near, iterations=max(3, len(lines) // 64))
+    block = max(8, len(lines) // 16)
+    n = len(lines) // block
+    tiles = np.sort(np.where(bad, np.nan, lines)[: n * block].reshape(n, block, -1), axis=1)
+    count = np.isfinite(tiles).sum(axis=1)
+    pick = np.clip(np.round(0.4 * (count - 1)), 0, None).astype(int)
+    middle = np.take_along_axis(tiles, pick[:, None, :], 1)[:, 0, :]
+    middle = np.where(count > 0.4 * block, middle, np.nan)
+    excess = middle - _interpolate_rows(np.where(near, np.nan, middle))
+    known = np.isfinite(excess)
+    # spilt charge fills whole columns
+    line = near & (np.median(np.where(known, excess, 0.0), axis=0) > noise)
+    line &= np.mean(np.where(known, excess, np.inf) > 0.7 * noise, axis=0) > 0.8
+    if not line.any() or line.mean() > 0.2:
+        return None
+    streak = interpolation(n, len(lines), block) @ _interpolate_rows(excess.T).T
+    streak = np.where(line, np.clip(streak, 0, None), 0.0).astype(np.float32)
+    body = plateau.sum(axis=1)
+    beyond = np.abs(np.arange(len(lines)) - int(np.argmax(body)))[:, None] > max(4.0, 1.5 * float(body.max()))
+    return streak, ndimage.binary_dilation(plateau & line & beyond, iterations=2)
+
+
+def _interpolate_rows(values: np.ndarray) -> np.ndarray:
+    """Return a copy with the NaN of each row interpolated linearly."""
+    filled = values.copy()
+    place = np.arange(values.shape[1])
+    for row in filled:
+        bad = ~np.isfinite(row)
+        row[bad] = np.interp(place[bad], place[~bad], row[~bad]) if not bad.all() else 0.0
+    return filled
+
+
+def is_saturated(data: np.ndarray, mask: np.ndarray) -> bool:
+    """Tell whether more than a few touching pixels share the largest value."""
+    good = np.where(mask, -np.inf, data)
+    top = good.max()
+    if not np.isfinite(top) or top <= np.median(data):
+        return False
+    labels, count = ndimage.label(good >= top)
+    return bool(count and np.bincount(labels.ravel())[1:].max() >= 6)

@@ -1,0 +1,200 @@
+"""Responses of a pattern to blobs of many sizes: the scale-normalised Laplacian of Gaussian, by Fourier transform.
+
+Broad filters run on a binned copy, whose pixels are still small against them; positions are always (row, col) of the
+full frame [px].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import fft, ndimage
+
+from napari_sadp.geometry._local import local_quantile
+
+if TYPE_CHECKING:
+    from napari_sadp.geometry.background import PreparedImage
+
+_SCALE_STEP = 1.35
+#: Smallest scale of a binned copy, in its pixels; below, the binning itself would blur the blobs.
+_MIN_BINNED_SIGMA = 1.1
+_MAX_BINNING = 4
+#: Where the surroundings are rough at a scale (bands, rings, speckle), a spot must stand out from that as well; the share is
+#: low because the side lobes of a dense lattice are rough too.
+_ROUGHNESS_SHARE = 0.6
+#: Response to the contours between grey levels, in units of their step.
+_CONTOUR = 0.35
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """The response at one scale.
+
+    Parameters
+    ----------
+    sigma : float
+        Standard deviation of the filter [px of the frame].
+    binning : int
+        Pixels of the frame along a side of a pixel here.
+    response : (h, w) ndarray of float32
+        Scale-normalised Laplacian; half of its height at the centre of a Gaussian spot of this size.
+    noise : (h, w) ndarray of float32
+        Standard deviation of the response where there is no blob.
+    white : (h, w) ndarray of float32
+        The part of it that the noise of the pixels makes.
+    mask : (h, w) ndarray of bool
+        Pixels that are mostly masked.
+    """
+
+    sigma: float
+    binning: int
+    response: np.ndarray
+    noise: np.ndarray
+    white: np.ndarray
+    mask: np.ndarray
+
+    def peaks(self, min_snr: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and columns here of the local maxima above a signal to noise ratio, live ones only."""
+        strong = (self.response >= min_snr * self.noise) & ~self.mask
+        if not strong.any():
+            return np.zeros(0, int), np.zeros(0, int)
+        return np.nonzero(strong & (self.response == ndimage.maximum_filter(self.response, size=3)))
+
+    def to_frame(self, row: np.ndarray, col: np.ndarray) -> np.ndarray:
+        """Return positions (n, 2) [px] of pixels here."""
+        return (np.column_stack([row, col]) + 0.5) * self.binning - 0.5
+
+    def at(self, rc: np.ndarray, reach: int = 0) -> np.ndarray:
+        """Return the response at positions of the frame (n,), or the largest within some pixels here."""
+        row, col = self._pixels(rc)
+        if reach == 0:
+            return self.response[row, col]
+        offset = np.arange(-reach, reach + 1)
+        rows = np.clip(row[:, None, None] + offset[:, None], 0, self.response.shape[0] - 1)
+        cols = np.clip(col[:, None, None] + offset, 0, self.response.shape[1] - 1)
+        return self.response[rows, cols].max(axis=(1, 2))
+
+    def snr(self, rc: np.ndarray) -> np.ndarray:
+        """Return the signal to noise ratio at positions of the frame (n,)."""
+        row, col = self._pixels(rc)
+        return self.response[row, col] / self.noise[row, col]
+
+    def _pixels(self, rc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pixel = np.round((np.asarray(rc) + 0.5) / self.binning - 0.5).astype(int)
+        return tuple(np.clip(pixel[:, k], 0, self.response.shape[k] - 1) for k in (0, 1))
+
+
+def scale_space(prepared: PreparedImage, low: float, high: float) -> list[Level]:
+    """Return the responses from one scale to another.
+
+    Parameters
+    ----------
+    prepared : PreparedImage
+        Signal, noise and mask.
+    low, high : float
+        Smallest and largest standard deviation of the filter [px].
+
+    Returns
+    -------
+    list of Level
+        From small to large, a factor 1.35 apart.
+    """
+    copies: dict[int, _Copy] = {}
+    levels = []
+    for step in range(int(np.floor(np.log(high / low) / np.log(_SCALE_STEP))) + 1):
+        sigma = low * _SCALE_STEP**step
+        binning = 1
+        while binning < _MAX_BINNING and sigma / (2 * binning) >= _MIN_BINNED_SIGMA:
+            binning *= 2
+        if binning not in copies:
+            copies[binning] = _Copy(prepared, binning, high)
+        level = copies[binning].level(float(sigma))
+        if prepared.quantum:
+            # the contours of a gradient in few grey levels are no noise that averages out
+            level = replace(level, noise=np.maximum(level.noise, contour_noise(prepared)))
+        levels.append(level)
+    return levels
+
+
+def contour_noise(prepared: PreparedImage) -> float:
+    """Return the response to the contours between grey levels, 0 where noise hides them."""
+    return _CONTOUR * prepared.quantum
+
+
+def without_strong(level: Level, rc: np.ndarray, floor: float = 0.0) -> Level:
+    """Return the level with its noise measured away from strong spots, so that their tails do not hide weak ones.
+
+    Parameters
+    ----------
+    level : Level
+        The level.
+    rc : (n, 2) ndarray of float
+        Strong spots [px of the frame].
+    floor : float
+        Least noise.
+
+    Returns
+    -------
+    Level
+        Copy with other noise; the same where too little of the frame is left.
+    """
+    near = level.mask.copy()
+    row, col = level._pixels(rc)
+    near[row, col] = True
+    near = ndimage.distance_transform_edt(~near) < 3.5 * level.sigma / level.binning
+    if near.mean() > 0.8:
+        return level
+    away = _with_noise(level, near | level.mask)
+    return replace(level, noise=np.minimum(level.noise, np.maximum(away.noise, floor)))
+
+
+class _Copy:
+    """A binned copy of the signal with its transform."""
+
+    def __init__(self, prepared: PreparedImage, binning: int, high: float) -> None:
+        self.binning = binning
+        signal = _binned(prepared.signal, binning)
+        self.noise = _binned(prepared.noise, binning) / binning
+        self.mask = (
+            _binned(prepared.mask, binning) > 0.5 if prepared.mask.any() else np.zeros(signal.shape, bool)
+        )
+        self.shape = signal.shape
+        pad = int(3 * min(high, _MAX_BINNING * 3 * _MIN_BINNED_SIGMA) / binning) + 1
+        self.padded = tuple(fft.next_fast_len(n + pad, real=True) for n in signal.shape)
+        self.transform = fft.rfft2(signal.astype(np.float32), self.padded)
+        row = (2 * np.pi * fft.fftfreq(self.padded[0])).astype(np.float32)
+        col = (2 * np.pi * fft.rfftfreq(self.padded[1])).astype(np.float32)
+        self.square = row[:, None] ** 2 + col**2
+
+    def level(self, sigma: float) -> Level:
+        power = np.float32((sigma / self.binning) ** 2) * self.square
+        transfer = power * np.exp(-0.5 * power)
+        response = fft.irfft2(self.transform * transfer, self.padded)[: self.shape[0], : self.shape[1]]
+        # white noise of unit variance leaves the filter with the mean square of its transfer function
+        white = self.noise * float(np.sqrt(np.mean(np.square(transfer))))
+        bare = Level(sigma, self.binning, response, white, white, self.mask)
+        return _with_noise(bare, self.mask)
+
+
+def _with_noise(level: Level, ignored: np.ndarray) -> Level:
+    window = max(24.0, 16 * level.sigma) / level.binning
+    spread = 1.4826 * local_quantile(np.abs(level.response), ignored, window, 0.5)
+    # noise is never quite white (detector blur, compression): take the factor where the pattern is quietest
+    good = ~ignored
+    factor = float(np.quantile((spread / level.white)[good][::7], 0.25)) if good.any() else 1.0
+    noise = np.maximum(level.white * max(factor, 1.0), _ROUGHNESS_SHARE * spread)
+    return Level(level.sigma, level.binning, level.response, noise, level.white, level.mask)
+
+
+def _binned(image: np.ndarray, binning: int) -> np.ndarray:
+    """Return the means of square blocks; the last ones repeat the edge."""
+    if binning == 1:
+        return image
+    pad = [(0, -n % binning) for n in image.shape]
+    image = np.pad(image, pad, mode="edge") if any(p[1] for p in pad) else image
+    total = sum(
+        image[i::binning, j::binning].astype(np.float32) for i in range(binning) for j in range(binning)
+    )
+    return total / binning**2

@@ -1,0 +1,272 @@
+"""The search for the lattice of some points: candidates, growth from the middle outwards, and the test against chance.
+
+See `napari_sadp.geometry.lattice`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+if TYPE_CHECKING:
+    from napari_sadp.geometry.results import SpotList
+
+#: Decimal logarithm of the number of false alarms of a lattice beyond doubt.
+CERTAIN_LOG_NFA = -8.0
+_TOLERANCES_PX = (0.6, 0.8, 1.1, 1.5, 2.1, 3.0, 4.2)
+_MAX_COVERAGE = 0.25  # share of the cell that the tolerance discs may cover; above, everything lies on a node
+_SEARCH_SPOTS = 120
+_MAX_CANDIDATES = 26
+_MAX_GROWN = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A lattice under test: origin and basis rows [px], tolerance [px], logarithm of the number of false alarms."""
+
+    origin: np.ndarray
+    basis: np.ndarray
+    tolerance: float
+    log_nfa: float
+    inlier: np.ndarray
+    nodes: np.ndarray
+
+
+def reduce_basis(basis: np.ndarray) -> np.ndarray:
+    """Return the Gauss-reduced basis with the angle between 60 and 90 degrees.
+
+    Parameters
+    ----------
+    basis : (2, 2) ndarray of float
+        Rows are the vectors [px].
+
+    Returns
+    -------
+    (2, 2) ndarray of float64
+        ``|g1| <= |g2|``, ``0 <= g1.g2 <= |g1|^2 / 2``; `g1` points to larger rows (columns, if it is horizontal).
+
+    Examples
+    --------
+    >>> reduce_basis([[0, 10], [10, 20]]).tolist()
+    [[0.0, 10.0], [10.0, 0.0]]
+    """
+    a, b = np.asarray(basis, dtype=float)
+    for _ in range(100):
+        if a @ a > b @ b:
+            a, b = b, a
+        step = np.round(a @ b / max(a @ a, 1e-30))
+        if step == 0:
+            break
+        b = b - step * a
+    if a[0] < 0 or (a[0] == 0 and a[1] < 0):
+        a = -a
+    if a @ b < 0:
+        b = -b
+    return np.array([a, b]) + 0.0
+
+
+def search(spots: SpotList) -> Fit | None:
+    """Return the lattice with the smallest number of false alarms, None if there is no candidate."""
+    strong = np.argsort(-spots.snr, kind="stable")[:_SEARCH_SPOTS]
+    bases = _candidate_bases(_candidate_vectors(spots.rc[strong], spots.sigma_px), spots.sigma_px)
+    if not len(bases):
+        return None
+    weight = weights(spots)
+    best: Fit | None = None
+    for start in _start_points(spots):
+        promise = _promise(spots.rc[strong], bases, start)
+        for index in np.argsort(-promise, kind="stable")[:_MAX_GROWN]:
+            if best is not None and best.log_nfa < CERTAIN_LOG_NFA and promise[index] < 0.6 * promise.max():
+                break
+            fit = grow(spots.rc, weight, bases[index], start)
+            if fit is not None and (best is None or fit.log_nfa < best.log_nfa):
+                best = fit
+    return best
+
+
+def _candidate_bases(vectors: np.ndarray, sigma: float) -> np.ndarray:
+    """Return the reduced bases (n, 2, 2) of all pairs of vectors that may be one, each once."""
+    if len(vectors) < 2:
+        return np.zeros((0, 2, 2))
+    i, j = np.triu_indices(len(vectors), 1)
+    bases = _reduce_all(np.stack([vectors[i], vectors[j]], axis=1))
+    length = np.linalg.norm(bases, axis=2)
+    area = np.abs(np.linalg.det(bases))
+    good = (length[:, 0] >= max(3 * sigma, 4.0)) & (area >= 0.5 * length[:, 0] * length[:, 1])
+    good &= length[:, 1] <= 15 * length[:, 0]
+    bases = bases[good]
+    if not len(bases):
+        return bases
+    # those that agree to about 3 % of the shortest are one
+    unit = 0.04 * float(np.median(length[good, 0]))
+    _, first = np.unique(np.round(bases.reshape(-1, 4) / unit).astype(int), axis=0, return_index=True)
+    return bases[np.sort(first)]
+
+
+def _reduce_all(bases: np.ndarray) -> np.ndarray:
+    """Return the reduced bases of many, as `reduce_basis` does for one (n, 2, 2)."""
+    a, b = bases[:, 0].copy(), bases[:, 1].copy()
+    for _ in range(60):
+        swap = (a * a).sum(1) > (b * b).sum(1)
+        a[swap], b[swap] = b[swap], a[swap]
+        step = np.round((a * b).sum(1) / np.maximum((a * a).sum(1), 1e-30))
+        if not step.any():
+            break
+        b -= step[:, None] * a
+    a[(a[:, 0] < 0) | ((a[:, 0] == 0) & (a[:, 1] < 0))] *= -1
+    b[(a * b).sum(1) < 0] *= -1
+    return np.stack([a, b], axis=1)
+
+
+def _promise(rc: np.ndarray, bases: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Return how improbable it is (-log10 of a bound) that so many spots lie on each lattice as it stands (n,).
+
+    The tolerance grows with the distance from the start, as the error of an unrefined basis does.
+    """
+    step = (rc - start) @ np.linalg.inv(bases)  # (n, spots, 2)
+    nodes = np.round(step)
+    miss = np.linalg.norm((step - nodes) @ bases, axis=2)
+    short = np.linalg.norm(bases, axis=2)[:, :1]
+    reach = np.abs(nodes).sum(axis=2)
+    tolerance = np.minimum(1.0 + 0.02 * short * reach, 0.16 * short)
+    share = np.pi * tolerance**2 / np.abs(np.linalg.det(bases))[:, None]
+    asked = reach <= 6
+    n = asked.sum(axis=1)
+    hits = ((miss <= tolerance) & asked).sum(axis=1)
+    chance = (share * asked).sum(axis=1) / np.maximum(n, 1)
+    return -np.array([_log_tail(k - 1, m - 1, p) for k, m, p in zip(hits, n, chance, strict=True)])
+
+
+def _candidate_vectors(rc: np.ndarray, sigma: float) -> np.ndarray:
+    """Return difference vectors that occur often, each direction once, averaged over their cluster."""
+    i, j = np.triu_indices(len(rc), 1)
+    vectors = rc[i] - rc[j]
+    vectors[(vectors[:, 0] < 0) | ((vectors[:, 0] == 0) & (vectors[:, 1] < 0))] *= -1
+    length = np.linalg.norm(vectors, axis=1)
+    # lattice vectors short enough to be a basis; long ones only repeat these
+    keep = (length > max(3 * sigma, 4.0)) & (length <= np.quantile(length, 0.75))
+    vectors = vectors[keep]
+    if not len(vectors):
+        return vectors
+    reach = max(1.0, 0.5 * sigma)
+    both = np.concatenate([vectors, -vectors])
+    tree = cKDTree(both)
+    # difference vectors of random spots grow in number with length, so short frequent ones come first
+    count = tree.query_ball_point(vectors, reach, return_length=True)
+    length = np.linalg.norm(vectors, axis=1)
+    order = np.lexsort((length, -count))
+    chosen: list[np.ndarray] = []
+    alive = np.ones(len(vectors), bool)
+    for index in order:
+        if len(chosen) == _MAX_CANDIDATES:
+            break
+        if alive[index]:
+            mean = both[tree.query_ball_point(vectors[index], reach)].mean(axis=0)
+            chosen.append(mean)
+            for sign in (1, -1):
+                alive &= np.abs(vectors - sign * mean).max(axis=1) > 1.5 * reach
+    # the shortest ones too: few spots repeat nothing
+    return np.array(chosen + [vectors[i] for i in np.argsort(length, kind="stable")[:6] if alive[i]])
+
+
+def weights(spots: SpotList) -> np.ndarray:
+    """Return inverse variances of the positions [px^-2]: photon statistics, and a floor for pixels and spot shape."""
+    return 1 / ((spots.sigma_px / spots.snr) ** 2 + (0.1 + 0.05 * spots.sigma_px) ** 2)
+
+
+def _start_points(spots: SpotList) -> list[np.ndarray]:
+    """Return spots to grow a lattice from: the brightest, and the strong ones nearest to the middle of all."""
+    strong = np.argsort(-spots.intensity, kind="stable")
+    half = strong[: max(4, len(strong) // 2)]
+    middle = np.median(spots.rc, axis=0)
+    central = half[np.argsort(np.linalg.norm(spots.rc[half] - middle, axis=1), kind="stable")]
+    picked = dict.fromkeys([int(strong[0]), int(central[0])])
+    return [spots.rc[index] for index in picked]
+
+
+def grow(rc: np.ndarray, weight: np.ndarray, basis: np.ndarray, start: np.ndarray) -> Fit | None:
+    """Refine a lattice from a start point outwards, so that a small error of the basis does not misindex far spots."""
+    origin = start.astype(float)
+    distance = np.linalg.norm(rc - start, axis=1)
+    reach = 1.6 * np.linalg.norm(basis, axis=1).max()
+    for step in range(20):
+        nodes = np.round((rc - origin) @ np.linalg.inv(basis))
+        miss = np.linalg.norm(rc - origin - nodes @ basis, axis=1)
+        allowed = min(0.15 * np.linalg.norm(basis, axis=1).min(), 6.0)
+        use = (miss < allowed) & (distance <= reach)
+        fitted = least_squares(rc, weight, nodes, use)
+        if fitted is None:
+            if reach > distance.max() or step > 2:
+                return None
+        else:
+            origin, basis = fitted
+        if reach > distance.max():
+            break
+        reach *= 1.7
+    if np.linalg.norm(basis, axis=1).min() < 4.0:
+        return None
+    return judge(rc, weight, origin, basis)
+
+
+def least_squares(
+    rc: np.ndarray, weight: np.ndarray, nodes: np.ndarray, use: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return origin and basis from indexed spots, None if the spots do not fix them."""
+    if np.count_nonzero(use) < 3:
+        return None
+    design = np.column_stack([np.ones(use.sum()), nodes[use]])
+    root = np.sqrt(weight[use])[:, None]
+    solution, _, rank, _ = np.linalg.lstsq(design * root, rc[use] * root, rcond=1e-9)
+    return None if rank < 3 or abs(np.linalg.det(solution[1:])) < 16 else (solution[0], solution[1:])
+
+
+def judge(rc: np.ndarray, weight: np.ndarray, origin: np.ndarray, basis: np.ndarray) -> Fit | None:
+    """Return the lattice with the tolerance that chance explains worst."""
+    n = len(rc)
+    best = None
+    for _ in range(2):
+        inverse = np.linalg.inv(basis)
+        nodes = np.round((rc - origin) @ inverse).astype(int)
+        miss = np.linalg.norm(rc - origin - nodes @ basis, axis=1)
+        area = abs(np.linalg.det(basis))
+        best = None
+        nearest = one_spot_per_node(nodes, miss, _TOLERANCES_PX[-1])
+        trials = np.log10(n * (n - 1) * (n - 2) / 6 * len(_TOLERANCES_PX))
+        for tolerance in _TOLERANCES_PX:
+            share = np.pi * tolerance**2 / area
+            if share > _MAX_COVERAGE:
+                break
+            inlier = nearest & (miss <= tolerance)
+            # three spots are spent on origin and basis; every choice of three, and every tolerance, was a trial
+            log_nfa = trials + _log_tail(np.count_nonzero(inlier) - 3, n - 3, share)
+            if best is None or log_nfa < best.log_nfa:
+                best = Fit(origin, basis, tolerance, float(log_nfa), inlier, nodes)
+        if best is None:
+            return None
+        fitted = least_squares(rc, weight, nodes, best.inlier)
+        if fitted is None:
+            return best
+        origin, basis = fitted
+    return best
+
+
+def _log_tail(k: int, n: int, p: float) -> float:
+    """Return a bound of log10 P(at least k of n) for a binomial of probability p (Hoeffding 1963, doi:10.2307/2282952)."""
+    if n <= 0 or k <= n * p:
+        return 0.0
+    rate = k / n
+    other = 0.0 if k == n else (1 - rate) * np.log((1 - rate) / (1 - p))
+    return -n * (rate * np.log(rate / p) + other) / np.log(10)
+
+
+def one_spot_per_node(nodes: np.ndarray, miss: np.ndarray, tolerance: float) -> np.ndarray:
+    """Return the spots within the tolerance, of several at a node only the nearest."""
+    inlier = np.zeros(len(miss), bool)
+    near = np.flatnonzero(miss <= tolerance)
+    near = near[np.argsort(miss[near], kind="stable")]
+    _, first = np.unique(nodes[near, 0] * 100003 + nodes[near, 1], return_index=True)
+    inlier[near[first]] = True
+    return inlier

@@ -1,0 +1,146 @@
+"""One pattern through the chain: geometry, nodes, network, classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_sadp.ensemble.lattice_classes import classify_lattice
+from napari_sadp.errors import PatternRefusedError
+from napari_sadp.geometry.analyse import analyse_pattern
+from napari_sadp.identify._results import PatternResult
+from napari_sadp.pattern import DiffractionPattern
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_sadp.ensemble.lattice_classes import LatticeClasses
+    from napari_sadp.labels.scheme import PatternScheme
+    from napari_sadp.models.predict import Classifier
+
+#: Reason of a file or frame that could not be read.
+UNREADABLE = "unreadable"
+#: Network and nodes look at the same spots, so that their evidence is not independent and must not count twice: a geometric
+#: pool. The exponents are the smallest whose log loss is within 0.01 of the best on simulated images of structures that the
+#: network did not train on (benchmarks/class_pool.py; 110 patterns: network alone 0.42, nodes alone 0.49, pooled 0.41).
+NETWORK_WEIGHT = 0.7
+NODE_WEIGHT = 0.5
+
+
+def pool_classes(network: np.ndarray, by_lattice: LatticeClasses) -> np.ndarray | None:
+    """Pool what the network and the nodes say about the class, and the shape of the lattice.
+
+    Parameters
+    ----------
+    network : (n_classes,) ndarray of float
+        P(class) from the network, equal prior.
+    by_lattice : LatticeClasses
+        Likelihoods of shape and nodes.
+
+    Returns
+    -------
+    (n_classes,) ndarray of float64 or None
+        Sum 1; None where the shape is that of no class.
+    """
+    nodes = np.maximum(by_lattice.node_likelihood, 1e-12)
+    pooled = np.maximum(network, 1e-12) ** NETWORK_WEIGHT * nodes**NODE_WEIGHT * by_lattice.shape_likelihood
+    total = pooled.sum()
+    return pooled / total if total > 0 else None
+
+
+def identify_pattern(
+    pattern: DiffractionPattern,
+    classifier: Classifier,
+    *,
+    beam_rc: Sequence[float] | None = None,
+    min_snr: float = 6.0,
+) -> PatternResult:
+    """Analyse and classify one pattern; a pattern that cannot be used is a result too.
+
+    Parameters
+    ----------
+    pattern : DiffractionPattern
+        The pattern.
+    classifier : Classifier
+        The network.
+    beam_rc : sequence of 2 float, optional
+        Direct beam (row, col) [px], if the user knows it.
+    min_snr : float
+        Smallest signal to noise ratio of a spot.
+
+    Returns
+    -------
+    PatternResult
+        Classified or refused.
+    """
+    scheme = classifier.scheme
+    try:
+        geometry = analyse_pattern(pattern, beam_rc=beam_rc, min_snr=min_snr)
+    except PatternRefusedError as refusal:
+        return PatternResult(
+            pattern,
+            scheme,
+            reason=refusal.reason,
+            detail=refusal.detail,
+            beam=refusal.beam,
+            spots=refusal.spots,
+            notes=pattern.notes,
+        )
+    image = classifier.training_image(geometry.image, geometry.lattice)
+    if not image.any():
+        detail = "no diffracted intensity around the direct beam; is the beam that was given right?"
+        return PatternResult(
+            pattern,
+            scheme,
+            reason="no lattice",
+            detail=detail,
+            beam=geometry.beam,
+            spots=geometry.spots,
+            notes=geometry.notes,
+        )
+    network = classifier.probabilities(image[None])[0]
+    by_lattice = classify_lattice(geometry.lattice, scheme, geometry.nodes)
+    # the alternative "none" was weighed against all classes by the shape; appearance then chooses among them
+    pooled, none = pool_classes(network, by_lattice), by_lattice.none_of_these
+    if pooled is None:
+        pooled, none = network, 1.0
+    return PatternResult(
+        pattern,
+        scheme,
+        beam=geometry.beam,
+        spots=geometry.spots,
+        lattice=geometry.lattice,
+        training_image=image,
+        network=network,
+        nodes=geometry.nodes,
+        lattice_classes=by_lattice,
+        class_probabilities=pooled,
+        none_of_these=none,
+        notes=geometry.notes,
+    )
+
+
+def unreadable_result(
+    source: str, frame: int | None, error: Exception, scheme: PatternScheme
+) -> PatternResult:
+    """Return the result of a file or frame that could not be read, so that it is listed like a refused pattern.
+
+    Parameters
+    ----------
+    source : str
+        Path or name.
+    frame : int or None
+        Frame, None where the file as a whole cannot be read.
+    error : Exception
+        What happened.
+    scheme : PatternScheme
+        The classes.
+
+    Returns
+    -------
+    PatternResult
+        Refused with the reason ``"unreadable"``.
+    """
+    nothing = DiffractionPattern(np.zeros((1, 1)), source=source, frame=frame)
+    return PatternResult(nothing, scheme, reason=UNREADABLE, detail=str(error))
