@@ -85,7 +85,7 @@ def test_displacements_are_kept_where_they_are_given(tmp_path):
 @pytest.mark.parametrize(
     "content",
     [b"", b"text", gzip.compress(b"{", mtime=0), gzip.compress(b"[{}]", mtime=0), gzip.compress(b"[1]", mtime=0), gzip.compress(b"[]", mtime=0)[:-4]]
-    + [gzip.compress(json.dumps([mine(**c)]).encode()) for c in ({"group": 231}, {"cell": [1]}, {"sites": [[1]]})],
+    + [gzip.compress(json.dumps([mine(**c)]).encode(), mtime=0) for c in ({"group": 231}, {"cell": [1]}, {"sites": [[1]]})],
 )  # fmt: skip
 def test_what_is_no_catalogue_is_named(tmp_path, content):
     path = tmp_path / "bad.json.gz"
