@@ -1,8 +1,8 @@
 """Training: simulated patterns drawn on the device, a time or sample budget, checkpoints that survive a kill.
 
 `train` is a generator: it yields a `TrainProgress` now and then, so that a terminal or a widget can show it, and closing it
-stops the run with its state saved. A run folder holds ``checkpoint.safetensors`` (network, average, optimiser),
-``checkpoint.json`` (counters and settings), ``metrics.csv`` and, at the end, the weights with their card.
+stops the run with its state saved. A run folder holds ``checkpoint.safetensors`` (network, average,
+optimiser, counters and settings), ``spots_*.npz`` of a stream, ``metrics.csv`` and, at the end, the weights with their card.
 """
 
 from __future__ import annotations
