@@ -52,7 +52,10 @@ def draw_case(strength: str, seed: int) -> ImperfectPattern:
         crystal = entry.crystal()
         size = int(rng.choice([256, 256, 512]))
         voltage = float(rng.choice([80.0, 120.0, 200.0, 300.0]))
-        spots, _ = zone_beams(crystal, zone, PatternSettings(voltage_kv=voltage, g_max_inv_angstrom=1.2))
+        try:
+            spots, _ = zone_beams(crystal, zone, PatternSettings(voltage_kv=voltage, g_max_inv_angstrom=1.2))
+        except ValueError:  # nothing of it diffracts on this axis
+            continue
         seen = spots.g[spots.intensity > 1e-3]
         if len(seen) < ENOUGH:
             continue
@@ -92,7 +95,19 @@ def visibility(case: ImperfectPattern) -> np.ndarray:
         spread = 1.0
     snr = dose * height * np.sqrt(area / spread) / np.sqrt(noise**2 + 0.5 * dose * height)
     pixel = np.clip(np.round(case.rc), 0, size - 1).astype(int)
-    return np.where(case.hidden[pixel[:, 0], pixel[:, 1]], 0.0, snr)
+    lost = case.hidden[pixel[:, 0], pixel[:, 1]]
+    # in a plateau of full pixels that is wider than the spot nothing can be told apart
+    reach = max(2.5 * sigma, p["disc_radius"] * spacing) + 1
+    around = _share_of_ring(case.saturated, pixel, reach)
+    return np.where(lost | (around > 0.5), 0.0, snr)
+
+
+def _share_of_ring(where: np.ndarray, pixel: np.ndarray, radius: float) -> np.ndarray:
+    """Return the share of a circle around each pixel that is marked (n,)."""
+    angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)
+    ring = np.round(pixel[:, None] + radius * np.column_stack([np.sin(angle), np.cos(angle)])).astype(int)
+    ring = np.clip(ring, 0, np.array(where.shape) - 1)
+    return where[ring[..., 0], ring[..., 1]].mean(axis=1)
 
 
 def true_lattice(case: ImperfectPattern) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:

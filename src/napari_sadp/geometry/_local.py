@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+#: Below this noise of a pixel, in steps of the grey levels, the rounding shows instead: a gradient has contours.
+GREY_NOISE = 0.4
 #: Exchanges of the median of nine.
 _EXCHANGES = (
     *((1, 2), (4, 5), (7, 8), (0, 1), (3, 4), (6, 7), (1, 2), (4, 5), (7, 8), (0, 3)),

@@ -16,6 +16,9 @@ from napari_sadp.geometry._local import (
 )
 
 _MAX_MARGIN = 0.15  # title bars and axes take at most this share of a side; more would cut the pattern
+_FLAT_SHARE = 0.7  # of a row of a margin holds one value; the rest is lettering
+_EMPTY_LINES = 0.4  # of the rows of a margin bear no lettering at all
+_FLAT_STEP = 0.25  # so much smaller the share of that value must be in the frame
 _STOP_WORK_PX = 128  # beam stops are large: a small copy of the frame shows them and is fast
 
 
@@ -23,22 +26,28 @@ def find_margins(data: np.ndarray) -> np.ndarray:
     """Return constant margins, and bars (titles, axes, colour bars) that a straight step cuts off the frame."""
     mask = np.zeros(data.shape, bool)
     low, high = np.percentile(data, [1, 99.9])
-    for axis in (0, 1):
-        lines = data if axis == 0 else data.T
-        for flipped in (False, True):
-            view = lines[::-1] if flipped else lines
-            cut = max(_constant_run(view), _step_run(view, float(high - low)))
-            target = mask if axis == 0 else mask.T
-            target = target[::-1] if flipped else target
-            target[:cut] = True
+    spread = float(high - low)
+    # margins at the sides are looked for between those above and below
+    cuts = [max(_constant_run(view), _step_run(view, spread)) for view in (data, data[::-1])]
+    mask[: cuts[0]] = mask[len(data) - cuts[1] :] = True
+    between = data[cuts[0] : len(data) - cuts[1]].T
+    if between.size:
+        cuts = [max(_constant_run(view), _step_run(view, spread)) for view in (between, between[::-1])]
+        mask[:, : cuts[0]] = mask[:, data.shape[1] - cuts[1] :] = True
     return mask
 
 
 def _constant_run(lines: np.ndarray) -> int:
-    """Return how many rows from the first on hold one and the same value; 0 if the whole frame does."""
-    same = np.ptp(lines, axis=1) == 0
-    same &= lines[:, 0] == lines[0, 0]
-    return 0 if same.all() else int(np.argmin(same))
+    """Return how many rows from the first on hold one and the same value, lettering aside; 0 if most of the frame does."""
+    values, counts = np.unique(lines[0], return_counts=True)
+    share = np.mean(lines == values[np.argmax(counts)], axis=1)
+    flat = share >= _FLAT_SHARE
+    run = 0 if flat.all() else int(np.argmin(flat))
+    # the dark of a short exposure holds scattered counts, a margin holds none outside of its lettering
+    if run and np.mean(share[:run] == 1) < _EMPTY_LINES:
+        run = int(np.argmin(share == 1))
+    # the frame itself may hold that value often: margins at the sides, the dark of a short exposure
+    return run if run and np.median(share[run:]) < np.mean(share[:run]) - _FLAT_STEP else 0
 
 
 def _step_run(lines: np.ndarray, spread: float) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import fft, ndimage
 
-from napari_sadp.geometry._local import local_quantile
+from napari_sadp.geometry._local import GREY_NOISE, local_quantile
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.background import PreparedImage
@@ -26,6 +26,8 @@ _MAX_BINNING = 4
 _ROUGHNESS_SHARE = 0.6
 #: Response to the contours between grey levels, in units of their step.
 _CONTOUR = 0.35
+#: Rise of the background under the filter that makes a contour likely, in units of the step.
+_LEAST_RISE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +46,8 @@ class Level:
         Standard deviation of the response where there is no blob.
     white : (h, w) ndarray of float32
         The part of it that the noise of the pixels makes.
+    calm : (h, w) ndarray of float32
+        `white`, made larger where the noise of the pixels is not white; blind to rough surroundings.
     mask : (h, w) ndarray of bool
         Pixels that are mostly masked.
     """
@@ -53,6 +57,7 @@ class Level:
     response: np.ndarray
     noise: np.ndarray
     white: np.ndarray
+    calm: np.ndarray
     mask: np.ndarray
 
     def peaks(self, min_snr: float) -> tuple[np.ndarray, np.ndarray]:
@@ -113,17 +118,28 @@ def scale_space(prepared: PreparedImage, low: float, high: float) -> list[Level]
         level = copies[binning].level(float(sigma))
         if prepared.quantum:
             # the contours of a gradient in few grey levels are no noise that averages out
-            level = replace(level, noise=np.maximum(level.noise, contour_noise(prepared)))
+            level = replace(level, noise=np.maximum(level.noise, contour_noise(prepared, level)))
         levels.append(level)
     return levels
 
 
-def contour_noise(prepared: PreparedImage) -> float:
-    """Return the response to the contours between grey levels, 0 where noise hides them."""
-    return _CONTOUR * prepared.quantum
+def contour_noise(prepared: PreparedImage, level: Level) -> np.ndarray:
+    """Return the response to the contours between grey levels, on the pixels of a level.
+
+    It is 0 where noise dissolves the contours, and where the background is too flat to have any under the filter.
+    """
+    if not prepared.quantum:
+        return np.zeros(level.response.shape, np.float32)
+    background = _binned(prepared.background, level.binning)
+    size = max(3, 2 * round(2 * level.sigma / level.binning) + 1)
+    rise = ndimage.maximum_filter(background, size) - ndimage.minimum_filter(background, size)
+    contours = (rise > _LEAST_RISE * prepared.quantum) & (
+        _binned(prepared.noise, level.binning) < GREY_NOISE * prepared.quantum
+    )
+    return np.where(contours, np.float32(_CONTOUR * prepared.quantum), np.float32(0))
 
 
-def without_strong(level: Level, rc: np.ndarray, floor: float = 0.0) -> Level:
+def without_strong(level: Level, rc: np.ndarray, floor: np.ndarray | float = 0.0) -> Level:
     """Return the level with its noise measured away from strong spots, so that their tails do not hide weak ones.
 
     Parameters
@@ -132,7 +148,7 @@ def without_strong(level: Level, rc: np.ndarray, floor: float = 0.0) -> Level:
         The level.
     rc : (n, 2) ndarray of float
         Strong spots [px of the frame].
-    floor : float
+    floor : float or (h, w) ndarray of float
         Least noise.
 
     Returns
@@ -148,6 +164,14 @@ def without_strong(level: Level, rc: np.ndarray, floor: float = 0.0) -> Level:
         return level
     away = _with_noise(level, near | level.mask)
     return replace(level, noise=np.minimum(level.noise, np.maximum(away.noise, floor)))
+
+
+def trusting(level: Level) -> Level:
+    """Return the level with the noise of the pixels as its only noise: roughness of the surroundings counts as spots.
+
+    A dense lattice is rough at the scale of its spots, so that its weaker ones drown in the roughness that it makes itself.
+    """
+    return replace(level, noise=level.calm)
 
 
 class _Copy:
@@ -174,7 +198,7 @@ class _Copy:
         response = fft.irfft2(self.transform * transfer, self.padded)[: self.shape[0], : self.shape[1]]
         # white noise of unit variance leaves the filter with the mean square of its transfer function
         white = self.noise * float(np.sqrt(np.mean(np.square(transfer))))
-        bare = Level(sigma, self.binning, response, white, white, self.mask)
+        bare = Level(sigma, self.binning, response, white, white, white, self.mask)
         return _with_noise(bare, self.mask)
 
 
@@ -184,8 +208,8 @@ def _with_noise(level: Level, ignored: np.ndarray) -> Level:
     # noise is never quite white (detector blur, compression): take the factor where the pattern is quietest
     good = ~ignored
     factor = float(np.quantile((spread / level.white)[good][::7], 0.25)) if good.any() else 1.0
-    noise = np.maximum(level.white * max(factor, 1.0), _ROUGHNESS_SHARE * spread)
-    return Level(level.sigma, level.binning, level.response, noise, level.white, level.mask)
+    calm = level.white * max(factor, 1.0)
+    return replace(level, noise=np.maximum(calm, _ROUGHNESS_SHARE * spread), calm=calm)
 
 
 def _binned(image: np.ndarray, binning: int) -> np.ndarray:

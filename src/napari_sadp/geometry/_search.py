@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
 #: Decimal logarithm of the number of false alarms of a lattice beyond doubt.
 CERTAIN_LOG_NFA = -8.0
-_TOLERANCES_PX = (0.6, 0.8, 1.1, 1.5, 2.1, 3.0, 4.2)
+_TOLERANCES_PX = (0.6, 0.8, 1.1, 1.5, 2.1, 3.0, 4.2, 6.0, 8.5)
 _MAX_COVERAGE = 0.25  # share of the cell that the tolerance discs may cover; above, everything lies on a node
 _SEARCH_SPOTS = 120
 _MAX_CANDIDATES = 26
 _MAX_GROWN = 8
+_MAX_STARTS = 5
+_MOST_OPPOSITE = 0.3  # of a shifted net that is no superlattice may have a counterpart by inversion
+_LEAST_SHIFTED = 4  # spots of a second net that is shifted against the first
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,16 +78,79 @@ def search(spots: SpotList) -> Fit | None:
     if not len(bases):
         return None
     weight = weights(spots)
-    best: Fit | None = None
-    for start in _start_points(spots):
-        promise = _promise(spots.rc[strong], bases, start)
-        for index in np.argsort(-promise, kind="stable")[:_MAX_GROWN]:
-            if best is not None and best.log_nfa < CERTAIN_LOG_NFA and promise[index] < 0.6 * promise.max():
-                break
-            fit = grow(spots.rc, weight, bases[index], start)
-            if fit is not None and (best is None or fit.log_nfa < best.log_nfa):
-                best = fit
+    starts = _start_points(spots)
+    promise = np.stack([_promise(spots.rc[strong], bases, start) for start in starts])
+    best, best_odds = None, 0.0
+    # the first two starts are where the zero-order Laue zone is; the others, only where they promise more
+    order = [
+        (row, column)
+        for rows in ((0,), (1,), tuple(range(2, len(starts))))
+        for row, column in _by_promise(promise, [row for row in rows if row < len(starts)])
+    ]
+    for row, column in order:
+        good = promise[row, column] >= 0.6 * promise[min(row, 1)].max()
+        if best is not None and best.log_nfa < CERTAIN_LOG_NFA and not good:
+            continue
+        fit = grow(spots.rc, weight, bases[column], starts[row])
+        if fit is None:
+            continue
+        odds = fit.log_nfa + shifted_net(spots.rc, fit)[1]
+        if best is None or odds < best_odds:
+            best, best_odds = fit, odds
     return best
+
+
+def shifted_net(rc: np.ndarray, fit: Fit) -> tuple[np.ndarray, float]:
+    """Find a second net of the same periods, shifted: what a higher-order Laue zone shows beside the zero order.
+
+    Parameters
+    ----------
+    rc : (n, 2) ndarray of float
+        Spots [px].
+    fit : Fit
+        A lattice of some of them.
+
+    Returns
+    -------
+    (n,) ndarray of bool, float
+        The spots of the second net, and the decimal logarithm of the odds that chance makes one as large; none and 0.0 where
+        chance may.
+    """
+    nothing = np.zeros(len(rc), bool)
+    rest = np.flatnonzero(~fit.inlier)
+    if len(rest) < _LEAST_SHIFTED:
+        return nothing, 0.0
+    part = (rc[rest] - fit.origin) @ np.linalg.inv(fit.basis)
+    apart = part[:, None] - part[None]
+    apart = np.linalg.norm((apart - np.round(apart)) @ fit.basis, axis=2)
+    # far spots of a net that was fitted elsewhere are off by more
+    tolerance = 1.5 * fit.tolerance
+    share = np.pi * tolerance**2 / abs(np.linalg.det(fit.basis))
+    together = apart <= tolerance
+    count = together.sum(axis=1)
+    best = int(np.argmax(count))
+    if count[best] < _LEAST_SHIFTED or share > _MAX_COVERAGE:
+        return nothing, 0.0
+    odds = np.log10(len(rest)) + _log_tail(int(count[best]) - 1, len(rest) - 1, share)
+    if odds > -2:
+        return nothing, 0.0
+    # a superlattice is a shifted net too, but one that inversion maps on to itself or on to another
+    shift = part[together[best]]
+    opposite = -np.median(shift - np.round(shift - part[best]), axis=0) - part
+    opposite = np.linalg.norm((opposite - np.round(opposite)) @ fit.basis, axis=1) <= tolerance
+    if np.count_nonzero(opposite) > _MOST_OPPOSITE * count[best]:
+        return nothing, 0.0
+    nothing[rest[together[best]]] = True
+    return nothing, float(odds)
+
+
+def _by_promise(promise: np.ndarray, rows: list[int]) -> list[tuple[int, int]]:
+    """Return the most promising pairs of start and basis."""
+    if not rows:
+        return []
+    some = promise[rows]
+    best = np.argsort(-some, axis=None, kind="stable")[:_MAX_GROWN]
+    return [(rows[i // some.shape[1]], int(i % some.shape[1])) for i in best.tolist()]
 
 
 def _candidate_bases(vectors: np.ndarray, sigma: float) -> np.ndarray:
@@ -178,13 +244,19 @@ def weights(spots: SpotList) -> np.ndarray:
 
 
 def _start_points(spots: SpotList) -> list[np.ndarray]:
-    """Return spots to grow a lattice from: the brightest, and the strong ones nearest to the middle of all."""
+    """Return spots to grow a lattice from: the brightest, the strong one nearest to the middle of all, and strong ones far off.
+
+    The last are for a net that does not hold the first two, as that of a higher-order Laue zone.
+    """
     strong = np.argsort(-spots.intensity, kind="stable")
     half = strong[: max(4, len(strong) // 2)]
     middle = np.median(spots.rc, axis=0)
     central = half[np.argsort(np.linalg.norm(spots.rc[half] - middle, axis=1), kind="stable")]
-    picked = dict.fromkeys([int(strong[0]), int(central[0])])
-    return [spots.rc[index] for index in picked]
+    picked = [int(strong[0]), int(central[0])]
+    while len(picked) < min(_MAX_STARTS, len(half)):
+        apart = np.linalg.norm(spots.rc[half][:, None] - spots.rc[picked], axis=2).min(axis=1)
+        picked.append(int(half[np.argmax(apart)]))
+    return [spots.rc[index] for index in dict.fromkeys(picked)]
 
 
 def grow(rc: np.ndarray, weight: np.ndarray, basis: np.ndarray, start: np.ndarray) -> Fit | None:
@@ -195,7 +267,7 @@ def grow(rc: np.ndarray, weight: np.ndarray, basis: np.ndarray, start: np.ndarra
     for step in range(20):
         nodes = np.round((rc - origin) @ np.linalg.inv(basis))
         miss = np.linalg.norm(rc - origin - nodes @ basis, axis=1)
-        allowed = min(0.15 * np.linalg.norm(basis, axis=1).min(), 6.0)
+        allowed = min(0.15 * np.linalg.norm(basis, axis=1).min(), _TOLERANCES_PX[-1])
         use = (miss < allowed) & (distance <= reach)
         fitted = least_squares(rc, weight, nodes, use)
         if fitted is None:

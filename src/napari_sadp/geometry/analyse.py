@@ -10,8 +10,10 @@ import numpy as np
 
 from napari_sadp._validate import check_range
 from napari_sadp.errors import PatternRefusedError
-from napari_sadp.geometry.background import PreparedImage, prepare_image
+from napari_sadp.geometry._search import CERTAIN_LOG_NFA
+from napari_sadp.geometry.background import PreparedImage, compressed, prepare_image
 from napari_sadp.geometry.center import find_direct_beam
+from napari_sadp.geometry.distortion import distortion_from_symmetry
 from napari_sadp.geometry.lattice import MIN_SPOTS, fit_lattice, move_origin, refit
 from napari_sadp.geometry.nodes import NodeMap, finer_basis, friedel_agreement, measure_nodes
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
@@ -23,12 +25,16 @@ if TYPE_CHECKING:
 
     from napari_sadp.pattern import DiffractionPattern
 
-_MIN_OCCUPANCY = 0.15
+_MIN_OCCUPANCY, _LEAST_OCCUPANCY = 0.15, 0.06  # of any lattice, and of one that many spots confirm
 _MAX_ASYMMETRY = 0.8
 _STRUCTURE = 6.0  # contrast of the background, in units of the noise of a pixel
 _CLEAR_SNR = 12.0  # a few weak blobs may be faults of the camera
 _MAX_PLANE_MISS = 0.15  # of |g1|
 _FEW_SPOTS = 10
+#: Largest logarithm of the number of false alarms of a lattice of spots that were looked for with less caution.
+_BOLD_LOG_NFA = -4.0
+#: Share of the spots that a lattice beyond doubt holds.
+_MOST_SPOTS = 0.7
 #: Least correlation of the intensities of opposite spots, a common trend of their ratio across the pattern (a tilt) aside.
 _MIN_AGREEMENT, _MIN_PAIRS = 0.15, 14
 _MAX_BEAM_MISS = 0.3  # of |g1|: a given beam farther from every node contradicts the lattice
@@ -126,7 +132,7 @@ def analyse_pattern(
     hypotheses = spot_hypotheses(prepared, min_snr=min_snr)
     spots = hypotheses[0]
     try:
-        lattice = _best_lattice(hypotheses, given, prepared.halo_rc, min_explained)
+        lattice = _best_lattice(prepared, hypotheses, given, min_snr, min_explained)
         spots = lattice.spots
         beam = given or find_direct_beam(pattern, spots, method="lattice", lattice=lattice, prepared=prepared)
         lattice = _with_weak_spots(prepared, move_origin(lattice, beam.rc))
@@ -174,28 +180,60 @@ def _doubts(lattice: SpotLattice) -> tuple[str, ...]:
         )
     if n < _FEW_SPOTS:
         notes.append(f"only {n} spots fix the lattice: low confidence")
+    chances = lattice.type_probabilities()
+    for kind, name in (("A", "square"), ("C", "hexagonal")):
+        if chances[kind] > 0.5:
+            found = distortion_from_symmetry(lattice, kind)
+            if found.ellipticity > 3 * found.error:
+                notes.append(
+                    f"if the lattice is {name}, the pattern is stretched by {100 * found.ellipticity:.1f} % "
+                    f"(± {100 * found.error:.1f}) along {found.azimuth_deg:.0f} deg"
+                )
     return tuple(notes)
 
 
 def _best_lattice(
+    prepared: PreparedImage,
     hypotheses: list[SpotList],
     given: DirectBeam | None,
-    centre_rc: np.ndarray | None,
+    min_snr: float,
     min_explained: float,
 ) -> SpotLattice:
-    """Return the lattice that chance explains worst, over the sizes that the spots may have."""
+    """Return the lattice that chance explains worst, over the sizes that the spots may have.
+
+    Where none is beyond doubt, spots are looked for with less caution too: lattices are rough themselves, and hide their
+    weaker spots from a search that takes roughness for noise.
+    """
+    best, refusal = _most_certain(hypotheses, given, prepared, min_explained)
+    if best is None or best.log_nfa > CERTAIN_LOG_NFA or best.n_spots < _MOST_SPOTS * len(best.spots):
+        for image in (prepared, compressed(prepared)):
+            bold = spot_hypotheses(prepared, min_snr=min_snr, rough=False, seen_in=image)
+            other, _ = _most_certain(bold, given, prepared, min_explained)
+            # more tries make more lattices by chance
+            if other is not None and other.log_nfa < min(
+                _BOLD_LOG_NFA, 0.0 if best is None else best.log_nfa
+            ):
+                best = other
+    if best is None:
+        raise refusal
+    return best
+
+
+def _most_certain(
+    hypotheses: list[SpotList], given: DirectBeam | None, prepared: PreparedImage, min_explained: float
+) -> tuple[SpotLattice | None, PatternRefusedError | None]:
+    """Return the lattice that chance explains worst, and the first refusal."""
     best: SpotLattice | None = None
     refusal: PatternRefusedError | None = None
     for spots in hypotheses:
         try:
-            lattice = fit_lattice(spots, given, centre_rc=centre_rc, min_explained=min_explained)
+            lattice = fit_lattice(spots, given, centre_rc=prepared.halo_rc, min_explained=min_explained)
+            _require_occupancy(prepared, lattice)
         except PatternRefusedError as error:
             refusal = refusal or error
         else:
             best = lattice if best is None or lattice.log_nfa < best.log_nfa else best
-    if best is None:
-        raise refusal
-    return best
+    return best, refusal
 
 
 def _check_beam(beam_rc: Sequence[float] | np.ndarray) -> DirectBeam:
@@ -244,10 +282,7 @@ def _require_zone(prepared: PreparedImage, lattice: SpotLattice, beam: DirectBea
         if moment > _MAX_ASYMMETRY:
             detail = f"the spots lie on one side of the direct beam (asymmetry {moment:.2f}, at most {_MAX_ASYMMETRY})"
             raise PatternRefusedError("off zone", detail)
-    occupancy = _occupancy(prepared, lattice)
-    if occupancy < _MIN_OCCUPANCY:
-        detail = f"only {100 * occupancy:.0f} % of the lattice nodes in the area of the spots carry a spot"
-        raise PatternRefusedError("no lattice", detail)
+    _require_occupancy(prepared, lattice)
 
 
 def _require_beam_in_plane(lattice: SpotLattice, beam: DirectBeam) -> None:
@@ -266,6 +301,15 @@ def _require_beam_in_plane(lattice: SpotLattice, beam: DirectBeam) -> None:
     if visible and beam.score > 0.8 and miss > max(2.0, 5 * lattice.rms_px, _MAX_PLANE_MISS * spacing):
         detail = f"the net of the spots passes {miss:.1f} px beside the direct beam ({miss / spacing:.2f} of a spacing)"
         raise PatternRefusedError("off zone", detail)
+
+
+def _require_occupancy(prepared: PreparedImage, lattice: SpotLattice) -> None:
+    """Refuse lattices that are hardly filled: few spots lie on one by chance if it is fine enough."""
+    occupancy = _occupancy(prepared, lattice)
+    beyond_doubt = lattice.log_nfa < 2 * CERTAIN_LOG_NFA
+    if occupancy < (_LEAST_OCCUPANCY if beyond_doubt else _MIN_OCCUPANCY):
+        detail = f"only {100 * occupancy:.0f} % of the lattice nodes in the area of the spots carry a spot"
+        raise PatternRefusedError("no lattice", detail)
 
 
 def _occupancy(prepared: PreparedImage, lattice: SpotLattice) -> float:

@@ -16,6 +16,7 @@ from skimage.transform import downscale_local_mean
 
 from napari_sadp._validate import check_option
 from napari_sadp.geometry.background import PreparedImage, prepare_image
+from napari_sadp.geometry.nodes import inversion_agreement
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
 from napari_sadp.geometry.rings import radial_features
 from napari_sadp.geometry.spots import find_spots
@@ -30,7 +31,9 @@ BeamMethod = Literal["auto", "brightest", "friedel", "lattice", "inversion"]
 
 _FRIEDEL_SPOTS = 60
 # what each kind of evidence may add for a candidate; all are between 0 and 1 before
-_WEIGHT = {"friedel": 1.3, "brightness": 0.5, "halo": 0.6, "centre": 0.8, "stop": 0.8}
+_WEIGHT = {"friedel": 1.3, "brightness": 0.5, "halo": 0.6, "centre": 0.8, "stop": 0.8, "pairs": 1.2}
+#: Nodes whose pairs are compared, and how many pairs make full evidence.
+_MAX_LIKELY, _ENOUGH_PAIRS = 8, 12
 
 
 def find_direct_beam(
@@ -79,7 +82,8 @@ def find_direct_beam(
         if len(spots) < 3:
             method = "inversion" if not len(spots) else "brightest"
         elif lattice is None:
-            return _from_candidates(prepared, spots, _loose_candidates(prepared, spots), "auto")
+            points = _loose_candidates(prepared, spots)
+            return _most_evident(spots, points, _evidence(prepared, spots, points), "auto")
     return _METHODS[method](prepared, spots, lattice)
 
 
@@ -111,12 +115,23 @@ def _lattice_node(prepared: PreparedImage, spots: SpotList, lattice: SpotLattice
     corners = np.array([[0, 0], [0, shape[1] - 1], [shape[0] - 1, 0], shape - 1], float)
     reach = np.ceil(np.abs((corners - lattice.beam_rc) @ np.linalg.inv(basis)).max(axis=0)).astype(int) + 1
     m, n = np.meshgrid(np.arange(-reach[0], reach[0] + 1), np.arange(-reach[1], reach[1] + 1))
-    nodes = lattice.node_rc(np.column_stack([m.ravel(), n.ravel()]))
+    indices = np.column_stack([m.ravel(), n.ravel()])
+    nodes = lattice.node_rc(indices)
     # the beam may be a little outside of the frame, where its halo and the mates of spots cannot vote for it
     margin = 0.5 * np.linalg.norm(lattice.g1_px)
-    nodes = nodes[np.all((nodes > -margin) & (nodes < shape - 1 + margin), axis=1)]
+    inside = np.all((nodes > -margin) & (nodes < shape - 1 + margin), axis=1)
+    nodes, indices = nodes[inside], indices[inside]
     reach = max(2.0, 1.2 * spots.sigma_px, 0.12 * float(np.linalg.norm(lattice.g1_px)))
-    return _from_candidates(prepared, spots, nodes, "lattice", reach)
+    evidence = _evidence(prepared, spots, nodes, reach)
+    # the intensities of all nodes, seen as spots or not, tell between the likely ones
+    likely = np.flatnonzero(evidence > evidence.max() - _WEIGHT["pairs"])
+    likely = likely[np.argsort(-evidence[likely], kind="stable")][:_MAX_LIKELY]
+    if len(likely) > 1:
+        agreement, n_pairs = inversion_agreement(prepared, lattice, indices[likely])
+        known = np.isfinite(agreement)
+        share = np.minimum(1.0, n_pairs / _ENOUGH_PAIRS)
+        evidence[likely] += _WEIGHT["pairs"] * share * np.where(known, np.clip(agreement, -0.5, 1), 0.0)
+    return _most_evident(spots, nodes, evidence, "lattice", reach)
 
 
 def _inversion(prepared: PreparedImage, spots: SpotList, lattice: SpotLattice | None) -> DirectBeam:
@@ -192,10 +207,10 @@ def _loose_candidates(prepared: PreparedImage, spots: SpotList) -> np.ndarray:
     return np.concatenate([rc, points, peak[None]])
 
 
-def _from_candidates(
-    prepared: PreparedImage, spots: SpotList, points: np.ndarray, method: str, reach: float | None = None
-) -> DirectBeam:
-    """Return the candidate with the largest sum of evidence; the score is how far ahead of the next it is."""
+def _evidence(
+    prepared: PreparedImage, spots: SpotList, points: np.ndarray, reach: float | None = None
+) -> np.ndarray:
+    """Return the sum of evidence for each candidate (n,)."""
     background = prepared.background
     low, high = np.percentile(background[~prepared.mask], [5, 100])
     halo = np.clip((_sample(background, points) - low) / max(high - low, 1e-30), 0, 1)
@@ -209,13 +224,19 @@ def _from_candidates(
         # the halo is wide: its centre is good to a few pixels, less where a stop covers it
         width = max(6.0, 0.05 * min(prepared.mask.shape))
         centre = np.exp(-0.5 * (np.linalg.norm(points - prepared.halo_rc, axis=1) / width) ** 2)
-    evidence = (
+    return (
         _WEIGHT["friedel"] * _friedel_score(prepared, spots, points)
         + _WEIGHT["brightness"] * np.where(near, np.clip(brightness[index], 0, 1), 0)
         + _WEIGHT["halo"] * halo
         + _WEIGHT["centre"] * centre
         + _WEIGHT["stop"] * stop
     )
+
+
+def _most_evident(
+    spots: SpotList, points: np.ndarray, evidence: np.ndarray, method: str, reach: float | None = None
+) -> DirectBeam:
+    """Return the candidate with the largest sum of evidence; the score is how far ahead of the next it is."""
     order = np.argsort(-evidence, kind="stable")
     lead = evidence[order[0]] - (evidence[order[1]] if len(order) > 1 else 0.0)
     score = 1 / (1 + np.exp(-12 * lead))

@@ -25,15 +25,24 @@ from napari_sadp.geometry._search import (
     one_spot_per_node,
     reduce_basis,
     search,
+    shifted_net,
     weights,
 )
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
+from napari_sadp.labels.lattice2d import span
 
 #: Relative error of a basis vector that no fit shows: residual ellipticity and distortion of the projector system.
 SYSTEMATIC_ERROR = 0.005
 MIN_SPOTS = 5
 #: A lattice as certain as `CERTAIN_LOG_NFA` may leave more spots to others, as long as they make no lattice half as certain.
 _LEAST_EXPLAINED = 0.6
+#: Shares of the spots, nearest to the direct beam first, that may lie on a lattice of their own, and how many are the least.
+_INNER_SHARES = (0.6, 0.35)
+_LEAST_INNER = 8
+#: Largest index of a lattice in the finer one that spots left out may ask for.
+_MAX_INDEX = 8
+#: How well the centre of the diffuse scattering is known [px].
+_CENTRE_ERROR = 3.0
 #: Share of the amplitude that the main coset of a lattice needs to stand alone.
 _MAIN_COSET = 0.6
 
@@ -91,9 +100,10 @@ def fit_lattice(
     fit = _inner_first(spots, distance, search(spots), max_log_nfa)
     if fit is None or fit.log_nfa > max_log_nfa:
         _refuse_without_lattice(spots, fit)
-    inner = distance <= np.median(distance)
-    fit = _refine_index(spots, fit, inner)
-    fit, copies = _without_unpaired_cosets(spots, fit, inner)
+    fit, copies = _zero_order_net(spots, fit, middle)
+    if not copies.any():
+        fit = _refine_index(spots, fit, distance <= np.median(distance))
+        fit, copies = _without_copies(spots, fit, distance)
     explained = _explained_inside(spots, fit.inlier | copies, distance, min_explained)
     if explained < min_explained:
         rest = _subset(spots, ~(fit.inlier | copies))
@@ -171,9 +181,9 @@ def _inner_first(spots: SpotList, distance: np.ndarray, whole: Fit | None, max_l
         if np.count_nonzero(inside) >= 0.35 * cells:
             return whole
     order = np.argsort(distance, kind="stable")
-    for share in (0.6, 0.35):
+    for share in _INNER_SHARES:
         count = round(share * n)
-        if count < 8:
+        if count < _LEAST_INNER:
             break
         inner = np.sort(order[:count])
         fit = search(_subset(spots, inner))
@@ -216,7 +226,8 @@ def _refine_index(spots: SpotList, fit: Fit, inner: np.ndarray) -> Fit:
         miss = np.linalg.norm(spots.rc - fit.origin - fit.nodes @ fit.basis, axis=1)
         tolerance = float(np.clip(3 * np.sqrt(np.mean(miss[fit.inlier] ** 2)), 0.7, fit.tolerance + 0.2))
         best, best_log = None, -4.0
-        for index, finer in _finer_lattices(fit.basis):
+        finer_ones = _finer_lattices(fit.basis)
+        for index, finer in finer_ones:
             if np.linalg.norm(reduce_basis(finer)[0]) < max(3 * spots.sigma_px, 4.0):
                 continue
             nodes = np.round((spots.rc - fit.origin) @ np.linalg.inv(finer))
@@ -225,7 +236,7 @@ def _refine_index(spots: SpotList, fit: Fit, inner: np.ndarray) -> Fit:
             if hits < 3 or np.count_nonzero(on_node & rest & inner) < 2:
                 continue
             share = min(0.99, (index - 1) * np.pi * tolerance**2 / area)
-            log_p = binom.logsf(hits - 1, int(rest.sum()), share) / np.log(10) + np.log10(14)
+            log_p = binom.logsf(hits - 1, int(rest.sum()), share) / np.log(10) + np.log10(len(finer_ones))
             if log_p < best_log:
                 best, best_log = finer, log_p
         if best is None:
@@ -237,7 +248,7 @@ def _refine_index(spots: SpotList, fit: Fit, inner: np.ndarray) -> Fit:
     return fit
 
 
-def _without_unpaired_cosets(spots: SpotList, fit: Fit, inner: np.ndarray) -> tuple[Fit, np.ndarray]:
+def _without_copies(spots: SpotList, fit: Fit, distance: np.ndarray) -> tuple[Fit, np.ndarray]:
     """Go to a coarser lattice where the finer one only joins it to a shifted copy of itself.
 
     Spots of a higher-order Laue zone, or of a second crystal, repeat the net at a rational shift now and then; one
@@ -251,6 +262,7 @@ def _without_unpaired_cosets(spots: SpotList, fit: Fit, inner: np.ndarray) -> tu
     """
     nothing = np.zeros(len(spots), bool)
     weight = np.sqrt(spots.intensity)
+    inner = distance <= np.median(distance)
     best, best_inside = None, 0.5
     for index in (3, 4, 5, 6):
         for a in (d for d in range(1, index + 1) if index % d == 0):
@@ -279,7 +291,66 @@ def _without_unpaired_cosets(spots: SpotList, fit: Fit, inner: np.ndarray) -> tu
     nodes = np.round((spots.rc - coarse.origin) @ np.linalg.inv(coarse.basis)).astype(int)
     inlier = nothing.copy()
     inlier[np.flatnonzero(inside)[coarse.inlier]] = True
-    return replace(coarse, nodes=nodes, inlier=inlier), fit.inlier & ~inside
+    # what the union of net and copy says against chance, the net says
+    log_nfa = min(coarse.log_nfa, fit.log_nfa)
+    return replace(coarse, nodes=nodes, inlier=inlier, log_nfa=log_nfa), fit.inlier & ~inside
+
+
+def _zero_order_net(spots: SpotList, fit: Fit, middle: np.ndarray) -> tuple[Fit, np.ndarray]:
+    """Of a lattice and a copy of it with the same periods, go to the one that the direct beam lies on.
+
+    Returns
+    -------
+    Fit, (n,) ndarray of bool
+        The lattice to go on with, and the spots of the other.
+    """
+    second, odds = shifted_net(spots.rc, fit)
+    if not second.any():
+        return fit, second
+    fit = replace(fit, log_nfa=fit.log_nfa + odds)
+    distance = np.linalg.norm(spots.rc - middle, axis=1)
+    inside = np.flatnonzero(second)
+    start = spots.rc[inside[np.argmin(distance[inside])]]
+    # the direct beam lies on the net of the zero order, and most of its spots are nearer than those of the other
+    miss = [_miss(middle, origin, fit.basis) for origin in (fit.origin, start)]
+    if abs(miss[0] - miss[1]) > max(_CENTRE_ERROR, fit.tolerance):
+        first = miss[0] < miss[1]
+    else:
+        first = np.median(distance[second]) >= np.median(distance[fit.inlier])
+    if first:
+        return _of_its_own_spots(fit, second)
+    nodes = np.round((spots.rc - start) @ np.linalg.inv(fit.basis)).astype(int)
+    # both nets fix the periods: the new one only shifts them
+    origin = start + np.median((spots.rc - start - nodes @ fit.basis)[inside], axis=0)
+    nodes = np.round((spots.rc - origin) @ np.linalg.inv(fit.basis)).astype(int)
+    miss = np.linalg.norm(spots.rc - origin - nodes @ fit.basis, axis=1)
+    inlier = one_spot_per_node(nodes, miss, fit.tolerance)
+    if np.count_nonzero(inlier) < MIN_SPOTS:
+        return fit, second
+    found = replace(fit, origin=origin, nodes=nodes, inlier=inlier)
+    return _of_its_own_spots(found, fit.inlier & ~inlier)
+
+
+def _of_its_own_spots(fit: Fit, second: np.ndarray) -> tuple[Fit, np.ndarray]:
+    """Go to the coarser lattice that the spots of the first net span, where only the second fills a finer one."""
+    nodes = fit.nodes[fit.inlier]
+    coarse = span(nodes - nodes[0])
+    if coarse is None or abs(round(float(np.linalg.det(coarse)))) <= 1:
+        return fit, second
+    origin = fit.origin + nodes[0] @ fit.basis
+    into = np.linalg.inv(coarse.astype(float))
+    return replace(
+        fit,
+        origin=origin,
+        basis=coarse @ fit.basis,
+        nodes=np.round((fit.nodes - nodes[0]) @ into).astype(int),
+    ), second
+
+
+def _miss(rc: np.ndarray, origin: np.ndarray, basis: np.ndarray) -> float:
+    """Return how far a place is from the nearest node [px]."""
+    part = (rc - origin) @ np.linalg.inv(basis)
+    return float(np.linalg.norm((part - np.round(part)) @ basis))
 
 
 def _coset_verdict(
@@ -305,9 +376,9 @@ def _coset_verdict(
 
 
 def _finer_lattices(basis: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """Return (index, basis) of all lattices that contain a lattice with index 2, 3 or 4."""
+    """Return (index, basis) of all lattices that contain a lattice with index 2 to `_MAX_INDEX`."""
     found = []
-    for index in (2, 3, 4):
+    for index in range(2, _MAX_INDEX + 1):
         for a in (d for d in range(1, index + 1) if index % d == 0):
             for b in range(index // a):
                 # Hermite normal forms: each sublattice of the finer lattice once

@@ -143,21 +143,68 @@ def friedel_agreement(nodes: NodeMap, lattice: SpotLattice) -> tuple[float, int]
     float, int
         NaN and the number where there are fewer than six pairs.
     """
-    number = {tuple(node): row for row, node in enumerate(nodes.indices.tolist())}
+    basis = np.stack([lattice.g1_px, lattice.g2_px])
+    return _agreement(nodes.indices, nodes.intensity, nodes.sigma, basis, (0, 0))
+
+
+def inversion_agreement(
+    prepared: PreparedImage, lattice: SpotLattice, centres: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how well the intensities on a lattice agree with their inverse at some of its nodes.
+
+    Parameters
+    ----------
+    prepared : PreparedImage
+        The pattern.
+    lattice : SpotLattice
+        A lattice with any node as origin.
+    centres : (k, 2) ndarray of int
+        Nodes to try.
+
+    Returns
+    -------
+    agreement : (k,) ndarray of float
+        As `friedel_agreement` gives it; NaN for fewer than six pairs.
+    n_pairs : (k,) ndarray of int
+        Pairs that say so.
+    """
+    basis = np.stack([lattice.g1_px, lattice.g2_px])
+    indices = np.concatenate([[[0, 0]], _nodes_in_view(lattice.beam_rc, basis, prepared.mask.shape)])
+    total = prepared.signal + prepared.background
+    bad = prepared.mask.copy()
+    if prepared.saturated:
+        bad |= total >= total[~prepared.mask].max()
+    meter = _Meter(prepared, bad, lattice.spots.sigma_px, 0.5 * float(np.linalg.norm(lattice.g1_px)))
+    intensity, sigma, live = meter.measure(lattice.node_rc(indices))
+    intensity[live < _MIN_LIVE] = np.nan
+    found = [_agreement(indices, intensity, sigma, basis, tuple(centre)) for centre in centres.tolist()]
+    return np.array([value for value, _ in found]), np.array([count for _, count in found])
+
+
+def _agreement(
+    indices: np.ndarray, intensity: np.ndarray, sigma: np.ndarray, basis: np.ndarray, centre: tuple[int, int]
+) -> tuple[float, int]:
+    """Return `friedel_agreement` for inversion through a node, the tilt about it taken away."""
+    number = {tuple(node): row for row, node in enumerate(indices.tolist())}
+    mate = [(2 * centre[0] - m, 2 * centre[1] - n) for m, n in number]
     pairs = np.array(
-        [(row, number[-m, -n]) for (m, n), row in number.items() if (m, n) > (0, 0) and (-m, -n) in number],
+        [
+            (row, number[other])
+            for (node, row), other in zip(number.items(), mate, strict=True)
+            if node > other and other in number
+        ],
         dtype=int,
     ).reshape(-1, 2)
-    known = np.isfinite(nodes.intensity)
+    known = np.isfinite(intensity)
     pairs = pairs[known[pairs].all(axis=1)]
-    clear = (nodes.intensity > 8 * nodes.sigma)[pairs].any(axis=1) if len(pairs) else np.zeros(0, bool)
+    clear = (intensity > 8 * sigma)[pairs].any(axis=1) if len(pairs) else np.zeros(0, bool)
     pairs = pairs[clear]
     if len(pairs) < 6:
         return float("nan"), len(pairs)
     # what is not seen is weaker than twice its uncertainty
-    log = np.log(np.maximum(nodes.intensity, 2 * nodes.sigma))
+    log = np.log(np.maximum(intensity, 2 * sigma))
     first, second = log[pairs[:, 0]], log[pairs[:, 1]]
-    g = nodes.indices[pairs[:, 0]] @ np.stack([lattice.g1_px, lattice.g2_px])
+    g = (indices[pairs[:, 0]] - centre) @ basis
     ratio = first - second
     ratio = ratio - g @ np.linalg.lstsq(g, ratio, rcond=None)[0]
     between = 4 * np.var((first + second) / 2)

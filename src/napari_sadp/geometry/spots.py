@@ -14,7 +14,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from napari_sadp._validate import check_range
-from napari_sadp.geometry._scales import Level, contour_noise, scale_space, without_strong
+from napari_sadp.geometry._scales import Level, contour_noise, scale_space, trusting, without_strong
 from napari_sadp.geometry.background import PreparedImage, prepare_image
 from napari_sadp.geometry.results import SpotList
 
@@ -76,6 +76,8 @@ def spot_hypotheses(
     min_snr: float = 6.0,
     max_spots: int = 300,
     sigma_range_px: tuple[float, float] | None = None,
+    rough: bool = True,
+    seen_in: PreparedImage | None = None,
 ) -> list[SpotList]:
     """Find the spots for each size that they may have in common.
 
@@ -85,6 +87,11 @@ def spot_hypotheses(
         The pattern.
     min_snr, max_spots, sigma_range_px
         See `find_spots`.
+    rough : bool
+        Whether a spot must stand out from rough surroundings as well as from the noise of the pixels. Without, the weak
+        spots of dense lattices are found, and the texture of rings, bands and halos too: a lattice must tell them apart.
+    seen_in : PreparedImage, optional
+        Where to look for spots, such as `compressed` gives; they are measured in `prepared` all the same.
 
     Returns
     -------
@@ -102,10 +109,13 @@ def spot_hypotheses(
     high = check_range("sigma_range_px[1]", high, low, 1e3, "px")
     if min(shape) < 8 or not np.any(prepared.signal):
         return [_empty(low)]
-    levels = scale_space(prepared, low, high)
+    seen_in = prepared if seen_in is None else seen_in
+    levels = scale_space(seen_in, low, high)
+    if not rough:
+        levels = [trusting(level) for level in levels]
     found = []
     for number in _common_levels(levels, min_snr, prepared.hot):
-        blobs = _maxima(prepared, levels, number, min_snr)
+        blobs = _maxima(seen_in, levels, number, min_snr, rough=rough)
         blobs = blobs[np.argsort(-blobs[:, 4], kind="stable")][:max_spots]
         found.append(_measure(prepared, blobs, levels, number))
     return found or [_empty(low)]
@@ -162,7 +172,9 @@ def _beside_hot(hot: np.ndarray, rc: np.ndarray, snr: np.ndarray, sigma: float) 
     return touched & (snr < _STRONG_SNR)
 
 
-def _maxima(prepared: PreparedImage, levels: list[Level], number: int, min_snr: float) -> np.ndarray:
+def _maxima(
+    prepared: PreparedImage, levels: list[Level], number: int, min_snr: float, *, rough: bool
+) -> np.ndarray:
     """Return the blobs of the common scale, and broad ones that are no sum of sharper spots.
 
     Columns are row, col, level, response, snr.
@@ -171,9 +183,9 @@ def _maxima(prepared: PreparedImage, levels: list[Level], number: int, min_snr: 
     sigma = levels[number].sigma
     levels = list(levels)
     row, col = levels[number].peaks(_STRONG_SNR)
-    if len(row):
+    if len(row) and rough:
         levels[number] = without_strong(
-            levels[number], levels[number].to_frame(row, col), contour_noise(prepared)
+            levels[number], levels[number].to_frame(row, col), contour_noise(prepared, levels[number])
         )
     found: list[np.ndarray] = []
     for k in [number, *range(number + 2, len(levels))]:
