@@ -22,6 +22,7 @@ _SEARCH_SPOTS = 120
 _MAX_CANDIDATES = 26
 _MAX_GROWN = 8
 _MAX_STARTS = 5
+_CLEAR_SHARE = 0.8  # of the spots on one lattice: no need to look for a second net
 _MOST_OPPOSITE = 0.3  # of a shifted net that is no superlattice may have a counterpart by inversion
 _LEAST_SHIFTED = 4  # spots of a second net that is shifted against the first
 
@@ -88,6 +89,8 @@ def search(spots: SpotList) -> Fit | None:
         for row, column in _by_promise(promise, [row for row in rows if row < len(starts)])
     ]
     for row, column in order:
+        if row > 1 and best is not None and np.count_nonzero(best.inlier) >= _CLEAR_SHARE * len(spots):
+            break
         good = promise[row, column] >= 0.6 * promise[min(row, 1)].max()
         if best is not None and best.log_nfa < CERTAIN_LOG_NFA and not good:
             continue

@@ -41,6 +41,8 @@ _INNER_SHARES = (0.6, 0.35)
 _LEAST_INNER = 8
 #: Largest index of a lattice in the finer one that spots left out may ask for.
 _MAX_INDEX = 8
+#: Spots on the added nodes over what they would be if all of these were as full as the nodes of the coarser lattice.
+_LEAST_FILLED = 0.12
 #: How well the centre of the diffuse scattering is known [px].
 _CENTRE_ERROR = 3.0
 #: Share of the amplitude that the main coset of a lattice needs to stand alone.
@@ -196,7 +198,8 @@ def _inner_first(spots: SpotList, distance: np.ndarray, whole: Fit | None, max_l
             if commensurate and index < 1.5:
                 return whole
             held = np.count_nonzero(whole.inlier[inner])
-            if not commensurate and held >= np.count_nonzero(fit.inlier) - 1:
+            # another net among the inner spots, such as that of a second grain, must be surer than that of all
+            if not commensurate and (held >= np.count_nonzero(fit.inlier) - 1 or fit.log_nfa > whole.log_nfa):
                 continue
             if commensurate and np.count_nonzero(fit.inlier) < 0.9 * held:
                 continue
@@ -233,7 +236,11 @@ def _refine_index(spots: SpotList, fit: Fit, inner: np.ndarray) -> Fit:
             nodes = np.round((spots.rc - fit.origin) @ np.linalg.inv(finer))
             on_node = np.linalg.norm(spots.rc - fit.origin - nodes @ finer, axis=1) <= tolerance
             hits = int(np.count_nonzero(on_node & rest))
-            if hits < 3 or np.count_nonzero(on_node & rest & inner) < 2:
+            # a much finer lattice that a few spots ask for is chance, or another grain
+            if (
+                hits < max(3, _LEAST_FILLED * (index - 1) * np.count_nonzero(fit.inlier))
+                or np.count_nonzero(on_node & rest & inner) < 2
+            ):
                 continue
             share = min(0.99, (index - 1) * np.pi * tolerance**2 / area)
             log_p = binom.logsf(hits - 1, int(rest.sum()), share) / np.log(10) + np.log10(len(finer_ones))
