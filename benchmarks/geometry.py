@@ -1,6 +1,6 @@
 """How often beam and lattice are found on simulated patterns with the imperfections of a camera, and invented where there is none.
 
-Run with ``OMP_NUM_THREADS=1 python benchmarks/geometry.py [--patterns 3000] [--jobs 2] [--peers PYTHON]``. Each pattern is drawn from a seed: a
+Run with ``OMP_NUM_THREADS=1 python benchmarks/geometry.py [--patterns 3000] [--jobs 2] [--rows FILE] [--peers PYTHON]``. Each pattern is drawn from a seed: a
 cubic structure of the catalogue, one of the sixteen zone axes, a scale, and imperfections at one of three strengths.
 
 The true lattice is that of the spots that a camera could see: the one found must hold every spot in view with a signal to
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _timing import machine, write_lines
 from scipy import ndimage
 
 from napari_sadp.errors import PatternRefusedError
@@ -37,6 +39,8 @@ STRENGTHS = ("mild", "medium", "strong")
 CLEAR, FAINT = 12.0, 3.0
 #: Fewer clear spots than this, or all on two rows, are no pattern that anyone could index.
 ENOUGH = 6
+#: Strength (empty for a frame without a lattice), seed, and the folder that the peers read from.
+Job = tuple[str, int, str | None]
 BLANKS = ("blank", "noise", "gradient", "rings", "spotty rings", "halo", "bands", "random spots", "one row")
 
 
@@ -167,7 +171,7 @@ def perfect_type(case: ImperfectPattern, found: np.ndarray) -> str:
     return "C" if ratio < 1.001 and abs(cosine - 0.5) < 1e-3 else "D"
 
 
-def run_case(job: tuple[str, int, str | None]) -> dict[str, Any]:
+def run_case(job: Job) -> dict[str, Any]:
     """Analyse one pattern; return what came of it."""
     strength, seed, folder = job
     case = draw_case(strength, seed)
@@ -419,6 +423,19 @@ def _lattice_ok(row: dict[str, Any]) -> bool:
     return bool(row.get("right")) and row["length_error"] <= 0.01 and row["angle_error"] <= 0.5
 
 
+def run_job(job: Job) -> dict[str, Any]:
+    """Analyse one pattern, or one frame without a lattice if no strength is named."""
+    return run_case(job) if job[0] else run_blank(job[1])
+
+
+def _kept(path: Path | None) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return the rows of an earlier run."""
+    if path is None or not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {(row.get("strength", ""), row["seed"]): row for row in rows}
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -435,29 +452,50 @@ def main() -> None:
     parser.add_argument(
         "--n-peers", type=int, default=300, help="patterns of each strength that the peers get"
     )
-    parser.add_argument("--json", type=Path, help="write one line for each pattern here")
+    parser.add_argument(
+        "--rows",
+        type=Path,
+        help="file of one JSON line for each pattern, written as they come; what it holds is not done again",
+    )
+    parser.add_argument("--write", metavar="PATH", help="Markdown file to write")
     args = parser.parse_args()
     each = args.patterns // len(STRENGTHS)
+    n_blanks = args.patterns // 3 if args.blanks is None else args.blanks
     folder = tempfile.mkdtemp() if args.peers else None
-    jobs = [
+    jobs: list[Job] = [
         (strength, args.first_seed + i, folder if i < args.n_peers else None)
         for i in range(each)
         for strength in args.strengths
     ]
+    jobs += [("", args.first_seed + i, None) for i in range(n_blanks)]
+    done = _kept(args.rows)
+    # the peers read the frames themselves
+    left = [job for job in jobs if job[2] is not None or job[:2] not in done]
+    start = time.monotonic()
     with Pool(args.jobs) as pool:
-        rows = pool.map(run_case, jobs, chunksize=4)
-        n_blanks = args.patterns // 3 if args.blanks is None else args.blanks
-        blanks = pool.map(run_blank, range(args.first_seed, args.first_seed + n_blanks), chunksize=4)
-    if args.json:
-        args.json.write_text("\n".join(json.dumps(row, default=str) for row in [*rows, *blanks]))
+        for number, row in enumerate(pool.imap_unordered(run_job, left), 1):
+            done[row.get("strength", ""), row["seed"]] = row
+            if args.rows:
+                with args.rows.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(row, default=str) + "\n")
+            if number % 50 == 0:
+                minutes = (time.monotonic() - start) / 60
+                print(f"{number} of {len(left)}, {minutes:.1f} min", file=sys.stderr, flush=True)
+    found = [done[job[:2]] for job in jobs]
+    rows, blanks = [r for r in found if "strength" in r], [r for r in found if "kind" in r]
     peers = {}
     if args.peers:
         script = Path(__file__).with_name("geometry_peers.py")
-        done = subprocess.run([args.peers, str(script), folder], capture_output=True, text=True)
-        peers = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
-        if done.returncode:
-            print(f"the peers failed: {done.stderr[-300:]}")
-    print(report(rows, blanks, peers))
+        run = subprocess.run([args.peers, str(script), folder], capture_output=True, text=True)
+        peers = json.loads(run.stdout.splitlines()[-1]) if run.returncode == 0 else {}
+        if run.returncode:
+            print(f"the peers failed: {run.stderr[-300:]}")
+    text = report(rows, blanks, peers)
+    print(text)
+    if args.write:
+        head = f"Made by `benchmarks/geometry.py --patterns {args.patterns} --first-seed {args.first_seed}`; {machine()}"
+        about = __doc__.split("strengths.\n\n")[1].strip()
+        write_lines(Path(args.write), ["# Beam and lattice", "", head, "", about, "", text, ""])
 
 
 if __name__ == "__main__":
