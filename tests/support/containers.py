@@ -1,4 +1,4 @@
-"""Small microscope files for tests: dm3, dm4, Velox emd, NCEM emd, with calibration, energy and camera length.
+"""Small microscope files for tests: dm3, dm4, Velox emd, NCEM emd, hspy, blo, mib, tif, with calibration and energy.
 
 Only what a reader needs stands in them, in the layout that the vendors' programs write. The layout was learned from
 published descriptions of the formats and from real files; RosettaSciIO reads all of them.
@@ -54,7 +54,10 @@ class Acquisition:
 def write_container(
     path: Path, data: np.ndarray, about: Acquisition | None = None, *, variant: str = "velox"
 ) -> Path:
-    """Write (rows, cols) or (frames, rows, cols) data; the extension chooses the format, `variant` the kind of emd."""
+    """Write (rows, cols) or (frames, rows, cols) data; the extension chooses the format, `variant` the kind of emd.
+
+    blo and mib hold unsigned integers, blo square frames of bytes only.
+    """
     about = Acquisition() if about is None else about
     suffix = path.suffix.lower()
     if suffix in (".dm3", ".dm4"):
@@ -64,7 +67,15 @@ def write_container(
     if suffix == ".hspy":
         tem = {"beam_energy": about.voltage_kv, "camera_length": about.camera_length_mm}
         metadata = {"Acquisition_instrument": {"TEM": tem}}
-        return write_hspy(path, data, [about.units] * 2, list(about.scale), metadata=metadata)
+        leading = data.ndim - 2
+        units, scales = [*[None] * leading, *[about.units] * 2], [*[1.0] * leading, *about.scale]
+        return write_hspy(path, data, units, scales, metadata=metadata)
+    if suffix == ".blo":
+        return write_blo(path, data, about)
+    if suffix == ".mib":
+        return write_mib(path, data)
+    if suffix in (".tif", ".tiff"):
+        return write_tif(path, data)
     raise ValueError(f"no writer for {suffix}")
 
 
@@ -300,4 +311,52 @@ def write_hspy(
         "models": {},
     }
     file_writer(str(path), signal)
+    return path
+
+
+# ---- blo, mib, tif ---------------------------------------------------------------------------------------------
+
+
+def write_blo(path: Path, data: np.ndarray, about: Acquisition | None = None) -> Path:
+    """Write (frames, side, side) or (rows of the scan, columns of it, side, side) bytes as a NanoMEGAS block file."""
+    about = Acquisition(units="cm", scale=(0.016, 0.016)) if about is None else about
+    scan = data if data.ndim == 4 else data.reshape(1, -1, *data.shape[-2:])
+    n_rows, n_cols, side, _ = scan.shape
+    start = 0x1000 + n_rows * n_cols  # behind the header, its note and the bright-field image
+    start += start % 16
+    header = struct.pack("<6sHIIIHHHHHdd", b"IMGBLO", 0x0102, 0x1000, start, 131141, side, 0, n_cols, n_rows, 0, 1.0, 1.0)
+    volts, tenths_mm = round((about.voltage_kv or 0.0) * 1e3), round((about.camera_length_mm or 0.0) * 10)
+    header += struct.pack("<IHId", volts, round(100 / about.scale[1]), tenths_mm, 25570.0) + bytes(22 * 8)
+    with path.open("wb") as file:
+        file.write(header.ljust(start, b"\0"))
+        for number, frame in enumerate(scan.reshape(-1, side, side)):
+            file.write(struct.pack("<HI", 0x55AA, number) + frame.astype(np.uint8).tobytes())
+    return path
+
+
+def write_mib(path: Path, data: np.ndarray) -> Path:
+    """Write frames of uint8, uint16 or uint32 as a Merlin detector does: a line of text, then rows from below, big-endian.
+
+    (rows of the scan, columns of it, rows, cols) data wait a second after each row of the scan: readers find it by that.
+    """
+    scan = data if data.ndim == 4 else data.reshape(1, -1, *data.shape[-2:])
+    n_cols, rows, cols = scan.shape[1:]
+    name = {1: "U08", 2: "U16", 4: "U32"}[data.dtype.itemsize]
+    with path.open("wb") as file:
+        for number, frame in enumerate(scan.reshape(-1, rows, cols)):
+            line, place = divmod(number, n_cols)
+            time = f"16:{line // 60:02d}:{line % 60:02d}.{place:03d}000"
+            fields = ["MQ1", f"{number + 1:06d}", "00384", "01", f"{cols:04d}", f"{rows:04d}", name, "   1x1", "01"]
+            fields += [f"2021-05-07 {time}", "0.001000", "0", "0", "0", "1.200000E+2", "5.110000E+2"]
+            fields += ["MQ1A", f"2021-05-07T{time}000Z", "1000000ns", "12", ""]
+            file.write(",".join(fields).encode().ljust(384))
+            file.write(frame[::-1].astype(f">u{frame.dtype.itemsize}").tobytes())
+    return path
+
+
+def write_tif(path: Path, data: np.ndarray, **options: object) -> Path:
+    """Write pages with tifffile; `options` are those of its `imwrite` (byteorder, compression, tile, photometric ...)."""
+    import tifffile
+
+    tifffile.imwrite(path, data, **({"photometric": "minisblack"} | options))
     return path

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari_sadp.errors import UnreadableFileError
 
+from ._claims import check_claims
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -100,30 +102,18 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= _MAX_CAUSE else text[: _MAX_CAUSE - 3] + "..."
 
 
-def check_extent(signal: dict[str, Any], plugin: str, path: Path) -> None:
-    """Raise `EOFError` where the pixels that the header announces are not all in the file.
+def check_extent(signal: dict[str, Any], plugin: str) -> None:
+    """Raise `EOFError` where the image of a DigitalMicrograph file has more pixels than its data tag.
 
-    DigitalMicrograph data are mapped, not read: where the file is too short, or the data shorter than the dimensions
-    say, garbage would come out. blo data that are too short would be padded with zeros. Only these two are checked;
-    an hspy file made from one of them carries the same tags, which then mean nothing.
+    These data are mapped by their dimensions, so that what stands behind them in the file would come out as pixels. An hspy
+    file made from such a file carries the same tags, which then mean nothing.
     """
-    original = as_mapping(signal.get("original_metadata"))
-    needed = 0
-    if plugin == "DigitalMicrograph":
-        data_tag = dig(original, "ImageList", "TagGroup0", "ImageData", "Data") or {}
-        announced, pixels = int(data_tag.get("size_bytes", 0)), int(signal["data"].nbytes)
-        if pixels > announced and signal["data"].dtype.kind != "c":  # complex data may be packed
-            raise EOFError(
-                f"the image of {signal['data'].shape} needs {pixels} bytes, the header announces {announced}"
-            )
-        needed = int(data_tag.get("offset", 0)) + announced
-    elif plugin == "Blockfile":
-        header = original["blockfile_header"]
-        frame = int(header["DP_SZ"]) ** 2 + 6  # a counter of six bytes stands before each frame
-        needed = int(header["Data_offset_2"]) + int(header["NX"]) * int(header["NY"]) * frame
-    size = path.stat().st_size
-    if needed > size:
-        raise EOFError(f"the header announces {needed} bytes, the file has {size}")
+    if plugin != "DigitalMicrograph" or signal["data"].dtype.kind == "c":  # complex data may be packed
+        return
+    data_tag = dig(as_mapping(signal.get("original_metadata")), "ImageList", "TagGroup0", "ImageData", "Data") or {}
+    announced, pixels = int(data_tag.get("size_bytes", 0)), int(signal["data"].nbytes)
+    if pixels > announced:
+        raise EOFError(f"the image of {signal['data'].shape} needs {pixels} bytes, the header announces {announced}")
 
 
 def as_mapping(value: object) -> dict[str, Any]:
@@ -205,9 +195,10 @@ def _looks_like(path: Path) -> str:
 def _attempt(plugin: dict[str, Any], path: Path, lazy: bool) -> tuple[list[dict[str, Any]], str, bool]:
     """Return the signals, or the cause of the failure and whether it is a missing package."""
     try:
+        check_claims(plugin["name"], path)
         signals = _call(plugin, path, lazy)
         for signal in signals:
-            check_extent(signal, plugin["name"], path)
+            check_extent(signal, plugin["name"])
     except ImportError as error:
         return [], one_line(error), True
     except Exception as error:  # noqa: BLE001 - third-party parsers raise anything on damaged files
