@@ -32,7 +32,9 @@ def main() -> int:
     parser.add_argument("--files", type=int, default=2000, help="how many (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0, help="number of the first (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the damage (default: %(default)s)")
-    parser.add_argument("--real", type=Path, default=ROOT.parent / "shared" / "real_patterns", help="acquired files")
+    parser.add_argument(
+        "--real", type=Path, default=ROOT.parent / "shared" / "real_patterns", help="acquired files"
+    )
     parser.add_argument("--keep", type=Path, help="folder for the files that broke a rule")
     parser.add_argument("--write", type=Path, help="markdown file to write")
     options = parser.parse_args()
@@ -79,7 +81,10 @@ def one(
     if not outcome.failed and outcome.peak_kib > base + MEMORY_TIMES_FILE * len(content) / 1024:
         ends = "memory"
     if ends in ENDS[3:]:
-        print(f"{index} {source.name} {damage} {ends}, {outcome.seconds:.1f} s, {outcome.peak_kib} KiB: {outcome.text}", flush=True)
+        print(
+            f"{index} {source.name} {damage} {ends}, {outcome.seconds:.1f} s, {outcome.peak_kib} KiB: {outcome.text}",
+            flush=True,
+        )
         if options.keep:
             options.keep.mkdir(parents=True, exist_ok=True)
             (options.keep / path.name).write_bytes(content)
@@ -87,7 +92,9 @@ def one(
     return kind, damage, ends, outcome, len(content)
 
 
-def report(rows: list, base: int, seconds: float, about: str, options: argparse.Namespace, n_intact: int) -> list[str]:
+def report(
+    rows: list, base: int, seconds: float, about: str, options: argparse.Namespace, n_intact: int
+) -> list[str]:
     """Return the tables as lines of markdown."""
     slowest = max(outcome.seconds for *_, outcome, _ in rows)
     above = max(outcome.peak_kib - MEMORY_TIMES_FILE * size / 1024 for *_, outcome, size in rows)
@@ -108,7 +115,9 @@ def report(rows: list, base: int, seconds: float, about: str, options: argparse.
         lines += ["", f"| {title} | files | {' | '.join(ENDS)} |", "|---|" + "---:|" * (len(ENDS) + 1)]
         for name in dict.fromkeys([*(FORMATS if place == 0 else ()), *sorted(row[place] for row in rows)]):
             count = Counter(row[2] for row in rows if row[place] == name)
-            lines.append(f"| {name} | {count.total()} | " + " | ".join(str(count[end]) for end in ENDS) + " |")
+            lines.append(
+                f"| {name} | {count.total()} | " + " | ".join(str(count[end]) for end in ENDS) + " |"
+            )
     return [*lines, ""]
 
 

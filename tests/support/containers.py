@@ -324,7 +324,9 @@ def write_blo(path: Path, data: np.ndarray, about: Acquisition | None = None) ->
     n_rows, n_cols, side, _ = scan.shape
     start = 0x1000 + n_rows * n_cols  # behind the header, its note and the bright-field image
     start += start % 16
-    header = struct.pack("<6sHIIIHHHHHdd", b"IMGBLO", 0x0102, 0x1000, start, 131141, side, 0, n_cols, n_rows, 0, 1.0, 1.0)
+    header = struct.pack(
+        "<6sHIIIHHHHHdd", b"IMGBLO", 0x0102, 0x1000, start, 131141, side, 0, n_cols, n_rows, 0, 1.0, 1.0
+    )
     volts, tenths_mm = round((about.voltage_kv or 0.0) * 1e3), round((about.camera_length_mm or 0.0) * 10)
     header += struct.pack("<IHId", volts, round(100 / about.scale[1]), tenths_mm, 25570.0) + bytes(22 * 8)
     with path.open("wb") as file:
@@ -346,7 +348,17 @@ def write_mib(path: Path, data: np.ndarray) -> Path:
         for number, frame in enumerate(scan.reshape(-1, rows, cols)):
             line, place = divmod(number, n_cols)
             time = f"16:{line // 60:02d}:{line % 60:02d}.{place:03d}000"
-            fields = ["MQ1", f"{number + 1:06d}", "00384", "01", f"{cols:04d}", f"{rows:04d}", name, "   1x1", "01"]
+            fields = [
+                "MQ1",
+                f"{number + 1:06d}",
+                "00384",
+                "01",
+                f"{cols:04d}",
+                f"{rows:04d}",
+                name,
+                "   1x1",
+                "01",
+            ]
             fields += [f"2021-05-07 {time}", "0.001000", "0", "0", "0", "1.200000E+2", "5.110000E+2"]
             fields += ["MQ1A", f"2021-05-07T{time}000Z", "1000000ns", "12", ""]
             file.write(",".join(fields).encode().ljust(384))

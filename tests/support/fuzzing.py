@@ -89,7 +89,11 @@ class Watched:
         """Read and analyse one file; `mode` is one of `MODES`."""
         if self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+                [sys.executable, __file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                bufsize=1,
             )
             self._answer(60.0)  # it says when its libraries are loaded
             for known in self._intact:

@@ -13,7 +13,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMATS = ("dm3", "dm4", "emd", "hspy", "blo", "mib", "tif")
-_EXTREME = (0, 1, -1, 2, 255, 65535, 2**31 - 1, -(2**31), 2**32 - 1, 2**63 - 1, -(2**63), 10**6, 10**9, -6, -64)
+_EXTREME = (
+    0,
+    1,
+    -1,
+    2,
+    255,
+    65535,
+    2**31 - 1,
+    -(2**31),
+    2**32 - 1,
+    2**63 - 1,
+    -(2**63),
+    10**6,
+    10**9,
+    -6,
+    -64,
+)
 _TEXTS = (b"0", b"-1", b"1", b"99999999", b"-99999999", b"1e308", b"nan", b"4294967296", b"9" * 40)
 
 
@@ -122,7 +138,11 @@ def _integers(raw: bytes, rng: np.random.Generator, other: bytes) -> bytes:
 
 def _text_numbers(raw: bytes, rng: np.random.Generator, other: bytes) -> bytes:
     """Change numbers that stand in the file as text, such as those of mib headers and of JSON."""
-    places = [match.span() for match in re.finditer(rb"\d+(?:\.\d+)?", raw[:65536]) if match.end() - match.start() < 40]
+    places = [
+        match.span()
+        for match in re.finditer(rb"\d+(?:\.\d+)?", raw[:65536])
+        if match.end() - match.start() < 40
+    ]
     if not places:
         return _integers(raw, rng, other)
     start, end = places[rng.integers(len(places))]
@@ -138,7 +158,13 @@ def _swap(raw: bytes, rng: np.random.Generator, other: bytes) -> bytes:
     first, second = sorted((_place(len(raw) - n, n, rng), int(rng.integers(0, len(raw) - n))))
     if second < first + n:
         return raw[first:] + raw[:first]
-    return raw[:first] + raw[second : second + n] + raw[first + n : second] + raw[first : first + n] + raw[second + n :]
+    return (
+        raw[:first]
+        + raw[second : second + n]
+        + raw[first + n : second]
+        + raw[first : first + n]
+        + raw[second + n :]
+    )
 
 
 def _shift(raw: bytes, rng: np.random.Generator, other: bytes) -> bytes:

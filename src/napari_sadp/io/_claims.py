@@ -86,7 +86,9 @@ def _check_tif(path: Path) -> None:
                         continue
                     n_segments = math.prod(page.chunked)
                     if len(page.dataoffsets) < n_segments:
-                        raise EOFError(f"a page has {len(page.dataoffsets)} of its {n_segments} strips or tiles")
+                        raise EOFError(
+                            f"a page has {len(page.dataoffsets)} of its {n_segments} strips or tiles"
+                        )
                     bytes_here = sum(page.databytecounts)
                     stored += bytes_here
                     most += bytes_here * _tif_expansion(page)
@@ -172,7 +174,9 @@ class _DmWalk:
                 width = self._width(element)
             self._skip(self._number("values"), width, pixels)
         else:
-            raise ValueError(f"a value of type {encoding} in {n_words} words at byte {self.at}, which does not exist")
+            raise ValueError(
+                f"a value of type {encoding} in {n_words} words at byte {self.at}, which does not exist"
+            )
 
     def _skip(self, count: int, width: int, pixels: bool) -> None:
         if count and not width:

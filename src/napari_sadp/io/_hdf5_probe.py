@@ -17,7 +17,7 @@ import threading
 import time
 
 _IDLE_S = 60.0
-_CPU_LIMIT_S = 1.5  # of one file, and a second more for each GiB
+_CPU_LIMIT_S = 1.0  # of one object, and a second more for each GiB of the file
 _SMALL_BYTES = 2**20
 _FREE_BYTES = 2**24  # a data set of this size may be made of nothing
 _MAX_COMPRESSION = 1100  # of zlib, which is what these files use, with constant pixels
@@ -35,13 +35,14 @@ def main() -> None:
         last[0] = math.inf
         path = json.loads(line)
         before = _peak_bytes()
-        _limit_processor_time(path)
         answer = probe(path)
-        _limit_processor_time(None)
+        _limit_processor_time(0)
         grown = _peak_bytes() - before
         greedy = grown > _FREE_BYTES + _MEMORY_TIMES_FILE * os.path.getsize(path)
         if greedy:
-            answer = answer or f"its structure is damaged: {grown // 2**20} MiB of memory are needed to read it"
+            answer = (
+                answer or f"its structure is damaged: {grown // 2**20} MiB of memory are needed to read it"
+            )
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
         if greedy:
@@ -51,18 +52,21 @@ def main() -> None:
 
 def probe(path: str) -> str:
     """Return what a file claims and cannot hold, or nothing."""
+    size = os.path.getsize(path)
+    patience = _CPU_LIMIT_S + size / 2**30
+    _limit_processor_time(patience)
     try:
         import h5py
 
         file = h5py.File(path, "r")
     except (ImportError, OSError, ValueError, RuntimeError):
         return ""  # the reader will say it better
-    size = os.path.getsize(path)
     seen, todo = set(), [file]
     with file:
         while todo:
+            _limit_processor_time(patience)
             item = todo.pop()
-            _quietly(lambda item=item: [item.attrs[name] for name in item.attrs])
+            _quietly(lambda item=item: _read_attributes(item))
             if isinstance(item, h5py.Dataset):
                 wrong = _quietly(lambda item=item: _claims(item, size)) or ""
                 if wrong:
@@ -75,6 +79,18 @@ def probe(path: str) -> str:
                         seen.add(mark)
                         todo.append(child)
     return ""
+
+
+def _read_attributes(item) -> None:
+    """Read the attributes whose values are kept elsewhere in the file: the others came with the list of them."""
+    import h5py
+
+    for name in item.attrs:
+        kind = h5py.h5a.open(item.id, name.encode()).get_type()
+        if kind.get_class() in (h5py.h5t.VLEN, h5py.h5t.ARRAY, h5py.h5t.COMPOUND) or (
+            kind.get_class() == h5py.h5t.STRING and kind.is_variable_str()
+        ):
+            _quietly(lambda name=name: item.attrs[name])
 
 
 def _child(group, name: str):
@@ -120,15 +136,14 @@ def _quietly(call):
         return None
 
 
-def _limit_processor_time(path: str | None) -> None:
-    """Have the system end this process when a file takes too long; waiting for a drive does not count.
+def _limit_processor_time(seconds: float) -> None:
+    """Have the system end this process after so much processor time from now; 0 lifts the limit.
 
-    None lifts the limit.
+    Waiting for a drive does not count, and a file with much to read is no file that hangs: the time starts anew with
+    each object.
     """
-    if not hasattr(signal, "setitimer"):
-        return  # then the other side looks at the clock
-    seconds = 0.0 if path is None else _CPU_LIMIT_S + os.path.getsize(path) / 2**30
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    if hasattr(signal, "setitimer"):  # else the other side looks at the clock
+        signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _peak_bytes() -> int:

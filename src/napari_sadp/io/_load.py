@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from napari_sadp.errors import UnreadableFileError
 
 from ._claims import check_claims
+from ._planes import read_planes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 COMMON_EXTENSIONS = "dm3, dm4, emd, hspy, blo, mib, emi, ser, tif, png, bmp, jpg"
@@ -30,6 +31,8 @@ _CONTAINER_EXTENSIONS = {"h5", "hdf5", "xml", "csv", "img", "mrc"}
 _NEVER_LAZY = {"Image"}  # rsciio raises TypeError for lazy images
 # a lazy tif keeps its file open until the garbage collector comes round, which pays for large files only
 _EAGER_BELOW_BYTES = {"TIFF": 256 * 2**20}
+_CHUNKED_BY_US = {"Blockfile", "QuantumDetector"}
+_CHUNK_BYTES = 4 * 2**20
 _MAGIC = {
     b"\x89HDF\r\n\x1a\n": "HDF5",
     b"\x89PNG": "PNG",
@@ -110,10 +113,14 @@ def check_extent(signal: dict[str, Any], plugin: str) -> None:
     """
     if plugin != "DigitalMicrograph" or signal["data"].dtype.kind == "c":  # complex data may be packed
         return
-    data_tag = dig(as_mapping(signal.get("original_metadata")), "ImageList", "TagGroup0", "ImageData", "Data") or {}
+    data_tag = (
+        dig(as_mapping(signal.get("original_metadata")), "ImageList", "TagGroup0", "ImageData", "Data") or {}
+    )
     announced, pixels = int(data_tag.get("size_bytes", 0)), int(signal["data"].nbytes)
     if pixels > announced:
-        raise EOFError(f"the image of {signal['data'].shape} needs {pixels} bytes, the header announces {announced}")
+        raise EOFError(
+            f"the image of {signal['data'].shape} needs {pixels} bytes, the header announces {announced}"
+        )
 
 
 def as_mapping(value: object) -> dict[str, Any]:
@@ -209,20 +216,36 @@ def _attempt(plugin: dict[str, Any], path: Path, lazy: bool) -> tuple[list[dict[
 def _call(plugin: dict[str, Any], path: Path, lazy: bool) -> list[dict[str, Any]]:
     reader = importlib.import_module(plugin["api"]).file_reader
     name = plugin["name"]
+    # RosettaSciIO wants the colours of a pixel side by side
+    if name == "TIFF" and (planes := read_planes(path)) is not None:
+        return planes
     if name in _NEVER_LAZY or path.stat().st_size < _EAGER_BELOW_BYTES.get(name, 0):
         lazy = False
-    if not lazy and name == "Blockfile":
+    if lazy:
+        return _call_lazily(name, reader, path)
+    if name == "Blockfile":
         # the eager blo reader pads a truncated file with zeros and says nothing; the lazy one refuses it
-        signals = reader(str(path), lazy=True)
+        signals = list(reader(str(path), lazy=True))
         for signal in signals:
             signal["data"] = signal["data"].compute()
-        return list(signals)
-    try:
-        return list(reader(str(path), lazy=lazy))
-    except (TypeError, ValueError, NotImplementedError) as error:
-        if lazy and ("lazy" in str(error).lower() or isinstance(error, (TypeError, NotImplementedError))):
-            return list(reader(str(path), lazy=False))
-        raise
+        return signals
+    return list(reader(str(path), lazy=False))
+
+
+def _call_lazily(name: str, reader: Callable[..., Any], path: Path) -> list[dict[str, Any]]:
+    import dask
+
+    # chunks of whole frames where the reader lets us choose; else a frame, or a row of them, would be spread over all
+    options = {"chunks": ("auto", "auto", -1, -1)} if name in _CHUNKED_BY_US else {}
+    with dask.config.set({"array.chunk-size": _CHUNK_BYTES}):
+        try:
+            return list(reader(str(path), lazy=True, **options))
+        except (TypeError, ValueError, NotImplementedError) as error:
+            if options:  # a series is no scan and has an axis less
+                return list(reader(str(path), lazy=True))
+            if "lazy" in str(error).lower() or isinstance(error, (TypeError, NotImplementedError)):
+                return list(reader(str(path), lazy=False))
+            raise
 
 
 @contextlib.contextmanager

@@ -111,11 +111,13 @@ def read_axes(raw: list[dict[str, Any]], shape: tuple[int, ...]) -> tuple[list[S
     return axes, [axis.get("navigate") for axis in raw]
 
 
-def signal_axes(axes: list[StackAxis], navigate: list[bool | None]) -> tuple[int, int] | None:
-    """Return which two axes of the array are rows and columns, or None for spectra."""
+def signal_axes(
+    axes: list[StackAxis], navigate: list[bool | None]
+) -> tuple[tuple[int, int] | None, list[str]]:
+    """Return which two axes of the array are rows and columns, None for spectra, and the notes about it."""
     signal = [i for i, flag in enumerate(navigate) if flag is not None and not flag]
     if len(axes) < 2 or len(signal) == 1 or any(axes[i].units in _ENERGIES for i in signal):
-        return None
+        return None, []
     if len(signal) != 2:
         signal = [len(axes) - 2, len(axes) - 1]
     # Gatan writes some 4-D STEM sets with the scan as the fastest axes: the units tell
@@ -125,8 +127,10 @@ def signal_axes(axes: list[StackAxis], navigate: list[bool | None]) -> tuple[int
         and all(is_real_space(axes[i].units) for i in signal)
         and all(is_reciprocal(axes[i].units) for i in other)
     ):
-        signal = other
-    return signal[0], signal[1]
+        names = " and ".join(axes[i].units for i in other)
+        note = f"the axes in {names} taken as those of the pattern, although the file calls them the scan"
+        return (other[0], other[1]), [note]
+    return (signal[0], signal[1]), []
 
 
 def is_spectrum(signal: dict[str, Any]) -> bool:
@@ -207,6 +211,8 @@ def calibrate(
         if plausible_pixel_size(reach, 1) and 1 / _MAX_ASPECT < aspect < _MAX_ASPECT:
             pixel_size, keep = float(min(abs(sizes[0]), abs(sizes[1]))), True
             if rows.units != cols.units or to_inv_angstrom(1.0, rows.units) is None:
+                if to_inv_angstrom(1.0, cols.units) is None:
+                    notes.append(_how_calibrated(cols, pixel_size, voltage_kv, length_mm))
                 rows, cols = (_in_inv_angstrom(a, s) for a, s in zip((rows, cols), sizes, strict=True))
         else:
             notes.append(
@@ -271,6 +277,16 @@ def _in_inv_angstrom(axis: StackAxis, size: float) -> StackAxis:
     """Turn angles, lengths on the screen and mixed units into 1/Å, given the size of a pixel [1/Å]."""
     offset = float(axis.offset * size / axis.scale)
     return replace(axis, units="1/angstrom", scale=float(size), offset=offset)
+
+
+def _how_calibrated(
+    axis: StackAxis, pixel_size: float, voltage_kv: float | None, length_mm: float | None
+) -> str:
+    """Say what an angle, or a length on the screen, became, and by which settings of the microscope."""
+    settings = f"{voltage_kv:g} kV"
+    if axis.units == "cm":
+        settings += f" and a camera length of {length_mm:g} mm"
+    return f"pixel size of {abs(axis.scale):.4g} {axis.units} turned to {pixel_size:.4g} 1/Å by {settings}"
 
 
 def _why_uncalibrated(axis: StackAxis, voltage_kv: float | None, length_mm: float | None) -> str:

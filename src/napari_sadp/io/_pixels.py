@@ -40,7 +40,7 @@ def to_real(data: Any, *, unsigned_bytes: bool = False) -> tuple[Any, list[str]]
     if kind not in "uif" or names:
         return None, []
     if unsigned_bytes and data.dtype == np.int8:
-        return data.view(np.uint8), []
+        return data.view(np.uint8), ["bytes read without sign, as the detector meant them"]
     if not data.dtype.isnative:
         return data.astype(data.dtype.newbyteorder("=")), []
     return data, []

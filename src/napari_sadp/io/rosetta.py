@@ -20,6 +20,7 @@ from napari_sadp.pattern import DiffractionPattern, PatternKind
 from . import _meta, _pixels
 from ._load import as_mapping, dig, load, one_line, quiet
 from ._meta import StackAxis
+from ._slabs import slabs
 
 if TYPE_CHECKING:
     import os
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["PatternStack", "StackAxis", "read_patterns", "read_stacks", "stack_from_signal"]
 
 _MIN_SIDE = 2
-_LOAD_AT_ONCE_BYTES = 256 * 2**20
 _COLOUR_PLUGINS = {"Image", "TIFF", "numpy"}
 
 
@@ -115,11 +115,22 @@ class PatternStack:
         return int(np.prod(self.navigation_shape, dtype=int))
 
     def __iter__(self) -> Iterator[DiffractionPattern]:
-        stack = self
-        if not isinstance(self.data, np.ndarray) and self.data.nbytes <= _LOAD_AT_ONCE_BYTES:
-            # chunks of a file may span all frames: loading them one by one would read the file once for each
-            stack = replace(self, data=self._load(self.data, "data"))
-        return (stack[i] for i in range(len(stack)))
+        if isinstance(self.data, np.ndarray):
+            yield from (self[i] for i in range(len(self)))
+            return
+        # chunks of a file may span many frames: loading these one by one would read the file once for each
+        done = 0
+        for where in slabs(self.data.shape, self.data.chunks, self.data.dtype.itemsize):
+            data = self._load(self.data[where], f"data from frame {done} on")
+            axes = tuple(
+                StackAxis(axis.name, n)
+                for axis, n in zip(self.axes[-data.ndim : -2], data.shape, strict=False)
+            )
+            part = replace(
+                self, data=data, axes=(*axes, *self.axes[-2:]), first_frame=self.first_frame + done
+            )
+            yield from (part[i] for i in range(len(part)))
+            done += len(part)
 
     def __getitem__(self, index: int) -> DiffractionPattern:
         """Load one frame.
@@ -259,6 +270,9 @@ def read_patterns(path: str | os.PathLike[str]) -> list[DiffractionPattern]:
     """
     stacks = read_stacks(path)
     wanted = [stack for stack in stacks if stack.kind != "image"] or stacks
+    if len(wanted) < len(stacks):
+        note = f"{len(stacks) - len(wanted)} of {len(stacks)} signals of the file are images in real space, left out"
+        wanted = [replace(stack, notes=(*stack.notes, note)) for stack in wanted]
     return [pattern for stack in wanted for pattern in stack]
 
 
@@ -303,7 +317,7 @@ def _stack(signal: dict[str, Any], plugin: str, source: str) -> PatternStack | s
         raw_axes = raw_axes[:-1]
         notes = [*notes, "colour image turned to grey"]
     axes, navigate = _meta.read_axes(raw_axes, tuple(int(n) for n in data.shape))
-    chosen = _meta.signal_axes(axes, navigate)
+    chosen, axes_notes = _meta.signal_axes(axes, navigate)
     if chosen is None:
         return "spectra"
     if min(axes[i].size for i in chosen) < _MIN_SIDE:
@@ -329,6 +343,6 @@ def _stack(signal: dict[str, Any], plugin: str, source: str) -> PatternStack | s
         kind=kind,
         source=source,
         title=str(dig(as_mapping(signal.get("metadata")), "General", "title") or ""),
-        notes=(*notes, *voltage_notes, *length_notes, *axis_notes),
+        notes=(*signal.get("notes", ()), *notes, *axes_notes, *voltage_notes, *length_notes, *axis_notes),
         stage_deg=_meta.stage_deg(signal),
     )
