@@ -14,6 +14,10 @@ import numpy as np
 PatternKind = Literal["diffraction", "image", "unknown"]
 
 
+#: Counts beyond this are those of a damaged file; float32 holds the squares of all others [counts].
+_LARGEST = 1e18
+
+
 @dataclass(frozen=True, eq=False)
 class DiffractionPattern:
     """One two-dimensional diffraction pattern.
@@ -21,7 +25,7 @@ class DiffractionPattern:
     Parameters
     ----------
     data : (n_rows, n_cols) ndarray of float32
-        Intensities [counts], square pixels. Not finite values belong into `mask`.
+        Intensities [counts], square pixels. Values that are not finite, or beyond 1e18, are 0 and belong into `mask`.
     pixel_size_inv_angstrom : float, optional
         Size of a pixel [1/Å], None when uncalibrated.
     mask : (n_rows, n_cols) ndarray of bool, optional
@@ -62,10 +66,10 @@ class DiffractionPattern:
         data = np.asarray(self.data)
         if data.ndim != 2 or data.dtype.kind not in "buif":
             raise ValueError(f"data has shape {data.shape} and type {data.dtype}, expected a real 2-D array")
-        is_float = data.dtype.kind == "f"
+        may_be_huge = data.dtype.kind == "f" or data.dtype.itemsize > 4
         with np.errstate(over="ignore"):  # what float32 cannot hold is masked as not finite
             data = data.astype(np.float32)
-        bad = ~np.isfinite(data) if is_float else None
+        bad = ~(np.abs(data) <= _LARGEST) if may_be_huge else None
         mask = None if self.mask is None else np.asarray(self.mask, dtype=bool)
         if mask is not None and mask.shape != data.shape:
             raise ValueError(f"mask has shape {mask.shape}, expected that of the data {data.shape}")

@@ -175,6 +175,7 @@ def read_and_analyse(path: str, mode: str) -> tuple[str, str]:
 
 def _serve() -> None:
     """Read files whose names come in, one a line, and say what became of them."""
+    import ctypes
     import faulthandler
     import gc
     import resource
@@ -189,10 +190,14 @@ def _serve() -> None:
     warnings.simplefilter("error")
     limit = 12 * 2**30  # a net for the machine; what is measured is resident memory
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    trim = getattr(
+        ctypes.CDLL(None), "malloc_trim", lambda _: None
+    )  # what was freed before must not hide what is taken now
     out.write("{}\n")
     for line in sys.stdin:
         path, mode = json.loads(line)
         gc.collect()
+        trim(0)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
         base = _status_kib("VmRSS")
         kind, text = read_and_analyse(path, mode)

@@ -11,6 +11,7 @@ started (a frozen application, an embedded interpreter), files are read without 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import subprocess
@@ -112,11 +113,16 @@ class _Helper:
         process, self._process = self._process, None
         if process is None or self._owner != os.getpid():
             return None
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(
+                OSError, ValueError
+            ):  # what was written to a dead process is lost, and may be
+                pipe.close()
         try:
-            process.communicate(timeout=_PATIENCE_S)  # closes the pipes, at which it leaves
-        except (subprocess.TimeoutExpired, OSError, ValueError):
+            process.wait(timeout=_PATIENCE_S)  # it leaves when its input ends
+        except subprocess.TimeoutExpired:
             process.kill()
-            process.communicate()
+            process.wait()
         return process.returncode
 
 
