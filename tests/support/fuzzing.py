@@ -25,6 +25,7 @@ _MAX_FRAMES = 2  # of each signal
 _MAX_SIGNALS = 3
 MODES = ("lazy", "eager", "all frames")
 _POLL_S = 0.05
+_START_LIMIT_S = 300.0  # to load libraries on a busy machine
 _RUNAWAY_KIB = 2**20  # beyond its allowance by a GiB, a process is ended at once
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 
@@ -85,8 +86,9 @@ class Watched:
                 pipe.close()
             self._process = None
 
-    def read(self, path: Path, mode: str = "lazy") -> Outcome:
-        """Read and analyse one file; `mode` is one of `MODES`."""
+    def read(self, path: Path, mode: str = "lazy", limit_s: float | None = None) -> Outcome:
+        """Read and analyse one file; `mode` is one of `MODES`, the limit of time is `TIME_LIMIT_S` when None."""
+        limit_s = TIME_LIMIT_S if limit_s is None else limit_s
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, __file__],
@@ -95,15 +97,15 @@ class Watched:
                 text=True,
                 bufsize=1,
             )
-            self._answer(60.0)  # it says when its libraries are loaded
+            self._answer(_START_LIMIT_S)  # it says when its libraries are loaded
             for known in self._intact:
-                found = self.read(known)
+                found = self.read(known, limit_s=_START_LIMIT_S)
                 if found.failed:
                     raise RuntimeError(f"{known} is intact and ends as {found.kind}: {found.text}")
         start, base = time.monotonic(), _resident_kib(self._process.pid)
         self._process.stdin.write(json.dumps([str(path), mode]) + "\n")
         size_kib = path.stat().st_size // 1024
-        answer = self._answer(TIME_LIMIT_S, base + MEMORY_TIMES_FILE * size_kib + _RUNAWAY_KIB)
+        answer = self._answer(limit_s, base + MEMORY_TIMES_FILE * size_kib + _RUNAWAY_KIB)
         seconds = time.monotonic() - start
         if isinstance(answer, dict):
             return Outcome(answer["kind"], answer["text"], seconds, answer["peak_kib"])
