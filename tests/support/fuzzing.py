@@ -97,7 +97,9 @@ class Watched:
                 text=True,
                 bufsize=1,
             )
-            self._answer(_START_LIMIT_S)  # it says when its libraries are loaded
+            if self._answer(_START_LIMIT_S) != {}:  # what it says when its libraries are loaded
+                self.close()
+                raise RuntimeError("the process does not start, or cannot import what it is to watch")
             for known in self._intact:
                 found = self.read(known, limit_s=_START_LIMIT_S)
                 if found.failed:

@@ -102,8 +102,11 @@ def draw(
 def mutate(raw: bytes, rng: np.random.Generator, other: bytes) -> tuple[str, bytes]:
     """Return the name of a damage drawn at random, and a copy that has it; `other` is an intact file of another format."""
     kinds = list(_KINDS)
-    kind = kinds[rng.choice(len(kinds), p=_WEIGHTS)]
-    return kind, _KINDS[kind](raw, rng, other)
+    while True:  # zeros in place of zeros are no damage
+        kind = kinds[rng.choice(len(kinds), p=_WEIGHTS)]
+        content = _KINDS[kind](raw, rng, other)
+        if content != raw:
+            return kind, content
 
 
 def _truncate(raw: bytes, rng: np.random.Generator, other: bytes) -> bytes:
