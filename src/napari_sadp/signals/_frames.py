@@ -1,18 +1,25 @@
 """The functions that signal methods map over frames: one array in, one array out, no HyperSpy.
 
-`kind` and `scale` are what the signal's axes say, so that a map and `identify` see the same pattern: an image is refused, oblong
-pixels are resampled, and positions are in px of the square frame.
+`Frame` holds what the signal's axes say, so that a map and `identify` see the same pattern: an image is refused, oblong pixels are
+resampled, and positions are in px of the square frame. Everything here can be pickled: Dask sends it to its workers.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry.analyse import analyse_pattern
-from napari_sadp.geometry.convention import to_training_image
+from napari_sadp.geometry.conversions import convert_pattern
 from napari_sadp.io._pixels import resample_square
 from napari_sadp.pattern import DiffractionPattern, PatternKind
+from napari_sadp.signals._properties import Measured, class_part, property_row
+
+if TYPE_CHECKING:
+    from napari_sadp.identify import PatternResult
 
 #: Columns of the lattice signal; a refused frame has nan everywhere but in n_spots.
 LATTICE_COLUMNS: tuple[str, ...] = (
@@ -21,18 +28,54 @@ LATTICE_COLUMNS: tuple[str, ...] = (
 )  # fmt: skip
 
 
-def _pattern(frame: np.ndarray, kind: PatternKind, scale: tuple[float, float] | None) -> DiffractionPattern:
-    """Return a frame as the package's own value; `scale` is that of oblong pixels, None for square ones."""
-    return DiffractionPattern(frame if scale is None else resample_square(frame, *scale), kind=kind)
+@dataclass(frozen=True)
+class Frame:
+    """What all frames of a signal have in common.
+
+    Parameters
+    ----------
+    kind : {"diffraction", "image", "unknown"}
+        What the axes say that the data are.
+    scale : tuple of 2 float or None
+        Size of oblong pixels along (row, col), None for square ones.
+    pixel_size : float or None
+        Size of a square pixel [1/Å], None when uncalibrated.
+    """
+
+    kind: PatternKind
+    scale: tuple[float, float] | None = None
+    pixel_size: float | None = None
+
+    def pattern(self, data: np.ndarray, mask: np.ndarray | None) -> DiffractionPattern:
+        """Return a frame (n_rows, n_cols), masked where `mask` is true, as the package's own value."""
+        if mask is not None:
+            mask = np.asarray(mask, dtype=bool)
+        if self.scale is not None:
+            data = resample_square(data, *self.scale)
+            if mask is not None:
+                mask = resample_square(mask.astype(np.float32), *self.scale) > 0
+        return DiffractionPattern(data, pixel_size_inv_angstrom=self.pixel_size, mask=mask, kind=self.kind)
+
+
+def beam_or_none(beam_rc: np.ndarray | None) -> np.ndarray | None:
+    """Return a given beam position, None where it is nan: a map of positions may have holes."""
+    return None if beam_rc is None or np.isnan(beam_rc).any() else beam_rc
 
 
 def lattice_row(
-    frame: np.ndarray, *, kind: PatternKind, scale: tuple[float, float] | None, **options: object
+    data: np.ndarray,
+    *,
+    frame: Frame,
+    mask: np.ndarray | None = None,
+    beam_rc: np.ndarray | None = None,
+    min_snr: float,
 ) -> np.ndarray:
     """Return the values of `LATTICE_COLUMNS` for one frame (n_rows, n_cols)."""
     row = np.full(len(LATTICE_COLUMNS), np.nan)
     try:
-        lattice = analyse_pattern(_pattern(frame, kind, scale), **options).lattice
+        lattice = analyse_pattern(
+            frame.pattern(data, mask), beam_rc=beam_or_none(beam_rc), min_snr=min_snr
+        ).lattice
     except PatternRefusedError:
         row[-1] = 0
         return row
@@ -42,47 +85,91 @@ def lattice_row(
 
 
 def beam_row(
-    frame: np.ndarray, *, kind: PatternKind, scale: tuple[float, float] | None, **options: object
+    data: np.ndarray,
+    *,
+    frame: Frame,
+    mask: np.ndarray | None = None,
+    beam_rc: np.ndarray | None = None,
+    min_snr: float,
 ) -> np.ndarray:
     """Return the direct beam (row, col) [px] of one frame, also of refused ones where it was found, else nan."""
     try:
-        return np.asarray(analyse_pattern(_pattern(frame, kind, scale), **options).beam.rc, dtype=float)
+        geometry = analyse_pattern(frame.pattern(data, mask), beam_rc=beam_or_none(beam_rc), min_snr=min_snr)
     except PatternRefusedError as refusal:
         return np.full(2, np.nan) if refusal.beam is None else np.asarray(refusal.beam.rc, dtype=float)
+    # a beam that was given is a hint: the lattice knows it to a fraction of a pixel
+    return np.asarray(geometry.lattice.beam_rc, dtype=float)
 
 
 def training_image(
-    frame: np.ndarray,
+    data: np.ndarray,
     *,
-    kind: PatternKind,
-    scale: tuple[float, float] | None,
+    frame: Frame,
     conversion: str,
     size: int,
-    **options: object,
+    mask: np.ndarray | None = None,
+    beam_rc: np.ndarray | None = None,
+    min_snr: float,
 ) -> np.ndarray:
     """Return one frame in the image convention, zeros where it is refused."""
     try:
-        geometry = analyse_pattern(_pattern(frame, kind, scale), **options)
+        geometry = analyse_pattern(frame.pattern(data, mask), beam_rc=beam_or_none(beam_rc), min_snr=min_snr)
     except PatternRefusedError:
         return np.zeros((size, size), dtype=np.float32)
-    return to_training_image(geometry.image, geometry.lattice, conversion=conversion, size=size).data
+    return convert_pattern(geometry, conversion, size=size).data
+
+
+def properties(
+    data: np.ndarray,
+    *,
+    frame: Frame,
+    classify: bool,
+    weights: str | None,
+    device: str,
+    mask: np.ndarray | None = None,
+    beam_rc: np.ndarray | None = None,
+    min_snr: float,
+) -> np.ndarray:
+    """Return the property columns of one frame, and the class columns where it is to be classified; one analysis for all."""
+    pattern, beam_rc = frame.pattern(data, mask), beam_or_none(beam_rc)
+    if classify:
+        found = _identified(pattern, weights, device, beam_rc, min_snr)
+        measured = Measured(found.reason, found.beam, found.lattice, found.nodes, frame.pixel_size)
+        return np.append(property_row(measured), class_part(found.class_probabilities, found.none_of_these))
+    try:
+        geometry = analyse_pattern(pattern, beam_rc=beam_rc, min_snr=min_snr)
+    except PatternRefusedError as refusal:
+        return property_row(Measured(refusal.reason, refusal.beam, None, None, frame.pixel_size))
+    return property_row(Measured(None, geometry.beam, geometry.lattice, geometry.nodes, frame.pixel_size))
 
 
 def class_row(
-    frame: np.ndarray,
+    data: np.ndarray,
     *,
-    kind: PatternKind,
-    scale: tuple[float, float] | None,
+    frame: Frame,
     weights: str | None,
     device: str,
     n_classes: int,
-    **options: object,
+    mask: np.ndarray | None = None,
+    beam_rc: np.ndarray | None = None,
+    min_snr: float,
 ) -> np.ndarray:
     """Return the class probabilities of one frame and, last, that of none of them; nan where it is refused."""
+    found = _identified(frame.pattern(data, mask), weights, device, beam_or_none(beam_rc), min_snr)
+    if found.class_probabilities is None:
+        return np.full(n_classes + 1, np.nan)
+    return np.append((1 - found.none_of_these) * found.class_probabilities, found.none_of_these)
+
+
+def _identified(
+    pattern: DiffractionPattern,
+    weights: str | None,
+    device: str,
+    beam_rc: np.ndarray | None,
+    min_snr: float,
+) -> PatternResult:
+    """Return a classified frame; the network is loaded once in each process."""
     from napari_sadp.identify import identify_pattern
     from napari_sadp.models.predict import load_classifier
 
-    result = identify_pattern(_pattern(frame, kind, scale), load_classifier(weights, device), **options)
-    if result.class_probabilities is None:
-        return np.full(n_classes + 1, np.nan)
-    return np.append((1 - result.none_of_these) * result.class_probabilities, result.none_of_these)
+    return identify_pattern(pattern, load_classifier(weights, device), beam_rc=beam_rc, min_snr=min_snr)

@@ -3,27 +3,42 @@
 Methods are thin: they collect parameters and map a function of the core over the frames, lazily where the signal is
 lazy. Positions are (row, col) in px of the frame, as everywhere in the package, and not HyperSpy's (x, y); oblong pixels count as
 resampled to square ones.
+
+The analysis is Python that calls numpy on small arrays, so that threads, HyperSpy's default, hold each other up. Processes do not: keep
+the signal lazy and compute under ``dask.distributed.Client(n_workers=..., threads_per_worker=1)``, also across machines, or with
+``found.compute(scheduler="processes")`` where the data are no open HDF5 file.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from hyperspy.signal import BaseSignal
 from hyperspy.signals import LazySignal2D, Signal2D
 
 from napari_sadp._validate import check_option, check_range
-from napari_sadp.geometry.convention import CONVERSIONS, G1_FRACTION, IMAGE_CONVENTION, IMAGE_SIZE
+from napari_sadp.geometry.convention import G1_FRACTION, IMAGE_CONVENTION, IMAGE_SIZE
+from napari_sadp.geometry.conversions import PATTERN_CONVERSIONS
 from napari_sadp.io.rosetta import stack_from_signal
 from napari_sadp.signals import _frames
+from napari_sadp.signals._properties import CLASS_COLUMNS, PROPERTY_COLUMNS, REASONS
+from napari_sadp.signals.properties import SIGNAL_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hyperspy.signals import BaseSignal, Signal1D
+    from hyperspy.signals import Signal1D
 
     from napari_sadp.geometry.analyse import PatternGeometry
     from napari_sadp.identify import Identification
     from napari_sadp.io.rosetta import PatternStack
+    from napari_sadp.signals.properties import SADPProperties
+
+    #: One value for all frames, or a signal with one for each.
+    Beam = Sequence[float] | np.ndarray | BaseSignal | None
+    Mask = np.ndarray | BaseSignal | None
 
 
 class SADPattern2D(Signal2D):
@@ -65,59 +80,159 @@ class SADPattern2D(Signal2D):
         )
 
     def find_direct_beam(
-        self, *, beam_rc: Sequence[float] | None = None, min_snr: float = 6.0, **map_options: Any
+        self, *, beam_rc: Beam = None, mask: Mask = None, min_snr: float = 6.0, **map_options: Any
     ) -> Signal1D:
         """Find the direct beam in every frame.
 
         Parameters
         ----------
-        beam_rc : sequence of 2 float, optional
-            Direct beam (row, col) [px], if it is known; it is then refined on the lattice.
+        beam_rc : sequence of 2 float or signal, optional
+            Direct beam (row, col) [px], if it is known: one for all frames, or a signal with the navigation axes of this one, such as
+            `find_direct_beam` gives; nan stands for not known.
+        mask : ndarray of bool or signal, optional
+            True where the data mean nothing: one frame (n_rows, n_cols) for all, or a signal with one for each.
         min_snr : float
             Smallest signal to noise ratio of a spot.
         **map_options
-            Options of `hyperspy.api.signals.BaseSignal.map`, such as ``show_progressbar`` and ``num_workers``.
+            Options of `hyperspy.api.signals.BaseSignal.map`, such as ``show_progressbar``, ``num_workers`` and ``lazy_output``.
 
         Returns
         -------
         hyperspy.api.signals.Signal1D
-            Navigation axes of the patterns, signal (row, col) [px]; nan where no beam was found.
+            Navigation axes of the patterns, signal (row, col) [px], refined on the lattice where there is one; nan where no beam was
+            found.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, or mask or beam fit neither a frame nor the navigation axes.
         """
         return self._map_rows(
-            _frames.beam_row, ("row", "col"), "px", map_options, beam_rc=beam_rc, min_snr=min_snr
+            _frames.beam_row,
+            {"row": "px", "col": "px"},
+            "direct beam",
+            map_options,
+            **self._given(beam_rc, mask, min_snr),
         )
 
     def fit_lattice(
-        self, *, beam_rc: Sequence[float] | None = None, min_snr: float = 6.0, **map_options: Any
+        self, *, beam_rc: Beam = None, mask: Mask = None, min_snr: float = 6.0, **map_options: Any
     ) -> Signal1D:
         """Fit the reduced spot lattice of every frame.
 
         Parameters
         ----------
-        beam_rc : sequence of 2 float, optional
-            Direct beam (row, col) [px], if it is known.
+        beam_rc : sequence of 2 float or signal, optional
+            Direct beam (row, col) [px], if it is known: one for all frames, or a signal with the navigation axes of this one, such as
+            `find_direct_beam` gives; nan stands for not known.
+        mask : ndarray of bool or signal, optional
+            True where the data mean nothing: one frame (n_rows, n_cols) for all, or a signal with one for each.
         min_snr : float
             Smallest signal to noise ratio of a spot.
         **map_options
-            Options of `hyperspy.api.signals.BaseSignal.map`.
+            Options of `hyperspy.api.signals.BaseSignal.map`, such as ``show_progressbar``, ``num_workers`` and ``lazy_output``.
 
         Returns
         -------
         hyperspy.api.signals.Signal1D
             Signal axis: ``s.metadata.Sadp.columns``, that is direct beam, g1 and g2 as (row, col) [px], ratio, angle [deg],
-            rms [px] and number of spots; nan where the frame is refused. See `analyse_frame` for the reason.
+            rms [px] and number of spots; nan where the frame is refused. `property_maps` gives the reason, and more.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, or mask or beam fit neither a frame nor the navigation axes.
         """
+        units = dict.fromkeys(_frames.LATTICE_COLUMNS, "px") | {
+            "ratio": "",
+            "angle_deg": "deg",
+            "n_spots": "",
+        }
         return self._map_rows(
-            _frames.lattice_row,
-            _frames.LATTICE_COLUMNS,
-            "px and deg",
-            map_options,
-            beam_rc=beam_rc,
-            min_snr=min_snr,
+            _frames.lattice_row, units, "lattice", map_options, **self._given(beam_rc, mask, min_snr)
         )
 
+    def property_maps(
+        self,
+        *,
+        beam_rc: Beam = None,
+        mask: Mask = None,
+        min_snr: float = 6.0,
+        classify: bool = False,
+        weights: str | None = None,
+        device: str = "auto",
+        **map_options: Any,
+    ) -> SADPProperties:
+        """Measure every frame once, for many maps: beam, lattice and its type, nodes, refusals, lengths, class.
+
+        Parameters
+        ----------
+        beam_rc : sequence of 2 float or signal, optional
+            Direct beam (row, col) [px], if it is known: one for all frames, or a signal with the navigation axes of this one, such as
+            `find_direct_beam` gives; nan stands for not known.
+        mask : ndarray of bool or signal, optional
+            True where the data mean nothing: one frame (n_rows, n_cols) for all, or a signal with one for each.
+        min_snr : float
+            Smallest signal to noise ratio of a spot.
+        classify : bool
+            Whether to classify too; every worker then loads the network.
+        weights : str, optional
+            Weight file, or the name of a network; the bundled network by default.
+        device : str
+            ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        **map_options
+            Options of `hyperspy.api.signals.BaseSignal.map`, such as ``show_progressbar``, ``num_workers`` and ``lazy_output``.
+
+        Returns
+        -------
+        SADPProperties
+            Navigation axes of the patterns, one column for each property; lazy where this signal is. Its ``image("ratio")`` is the
+            map of a property, once it is computed.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, or mask or beam fit neither a frame nor the navigation axes.
+
+        See Also
+        --------
+        napari_sadp.signals.properties.SADPProperties : The columns, and how to get maps.
+
+        Examples
+        --------
+        >>> s = hs.load("scan.hspy", lazy=True)  # doctest: +SKIP
+        >>> found = s.property_maps()  # doctest: +SKIP
+        >>> found.compute()  # doctest: +SKIP
+        >>> found.image("rotation_deg").plot()  # doctest: +SKIP
+        """
+        columns = dict(PROPERTY_COLUMNS)
+        names: tuple[str, ...] = ()
+        if classify:
+            columns |= CLASS_COLUMNS
+            names = self._class_names(weights, device)
+        found = self._map_rows(
+            _frames.properties,
+            columns,
+            "properties",
+            map_options,
+            classify=bool(classify),
+            weights=weights,
+            device=device,
+            **self._given(beam_rc, mask, min_snr),
+        )
+        found.set_signal_type(SIGNAL_TYPE)
+        found.metadata.set_item("Sadp.codes.reason", list(REASONS))
+        if names:
+            found.metadata.set_item("Sadp.codes.class", list(names))
+        return found
+
     def analyse_frame(
-        self, index: int = 0, *, beam_rc: Sequence[float] | None = None, min_snr: float = 6.0
+        self,
+        index: int = 0,
+        *,
+        beam_rc: Sequence[float] | None = None,
+        mask: np.ndarray | None = None,
+        min_snr: float = 6.0,
     ) -> PatternGeometry:
         """Return beam, spots, lattice and background-subtracted image of one frame.
 
@@ -127,6 +242,8 @@ class SADPattern2D(Signal2D):
             Frame, flat index in C order over the navigation axes.
         beam_rc : sequence of 2 float, optional
             Direct beam (row, col) [px], if it is known.
+        mask : (n_rows, n_cols) ndarray of bool, optional
+            True where the data mean nothing [px of the square frame].
         min_snr : float
             Smallest signal to noise ratio of a spot.
 
@@ -142,14 +259,15 @@ class SADPattern2D(Signal2D):
         """
         from napari_sadp.geometry.analyse import analyse_pattern
 
-        return analyse_pattern(self.to_stack()[index], beam_rc=beam_rc, min_snr=min_snr)
+        return analyse_pattern(self.to_stack()[index], beam_rc=beam_rc, mask=mask, min_snr=min_snr)
 
     def to_training_images(
         self,
         conversion: str = "aligned",
         size: int = IMAGE_SIZE,
         *,
-        beam_rc: Sequence[float] | None = None,
+        beam_rc: Beam = None,
+        mask: Mask = None,
         min_snr: float = 6.0,
         **map_options: Any,
     ) -> SADPattern2D:
@@ -157,34 +275,42 @@ class SADPattern2D(Signal2D):
 
         Parameters
         ----------
-        conversion : {"aligned", "article"}
-            Whether to turn the shortest lattice vector on to the row axis.
+        conversion : {"aligned", "article", "rendered"}
+            How: *article* keeps the orientation, *aligned* turns the shortest lattice vector on to the row axis, *rendered* draws the
+            nodes of the lattice anew, aligned, with their measured intensities.
         size : int
             Rows and columns of the images [px].
-        beam_rc : sequence of 2 float, optional
-            Direct beam (row, col) [px], if it is known.
+        beam_rc : sequence of 2 float or signal, optional
+            Direct beam (row, col) [px], if it is known: one for all frames, or a signal with the navigation axes of this one, such as
+            `find_direct_beam` gives; nan stands for not known.
+        mask : ndarray of bool or signal, optional
+            True where the data mean nothing: one frame (n_rows, n_cols) for all, or a signal with one for each.
         min_snr : float
             Smallest signal to noise ratio of a spot.
         **map_options
-            Options of `hyperspy.api.signals.BaseSignal.map`.
+            Options of `hyperspy.api.signals.BaseSignal.map`, such as ``show_progressbar``, ``num_workers`` and ``lazy_output``.
 
         Returns
         -------
         SADPattern2D
             Images of 0 to 1, axes in units of the shortest lattice vector |g1|; zero where a frame is refused.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, or mask or beam fit neither a frame nor the navigation axes.
         """
-        check_option("conversion", conversion, CONVERSIONS)
+        check_option("conversion", conversion, PATTERN_CONVERSIONS)
         check_range("size", size, 16, 4096, "px")
         images = self._mapped(
             _frames.training_image,
             conversion=conversion,
             size=size,
-            beam_rc=beam_rc,
-            min_snr=min_snr,
             inplace=False,
             ragged=False,
             output_signal_size=(size, size),
             output_dtype="float32",
+            **self._given(beam_rc, mask, min_snr),
             **map_options,
         )
         images.set_signal_type("sadp")
@@ -200,7 +326,8 @@ class SADPattern2D(Signal2D):
         *,
         weights: str | None = None,
         device: str = "auto",
-        beam_rc: Sequence[float] | None = None,
+        beam_rc: Beam = None,
+        mask: Mask = None,
         min_snr: float = 6.0,
         **map_options: Any,
     ) -> Signal1D:
@@ -209,75 +336,123 @@ class SADPattern2D(Signal2D):
         Parameters
         ----------
         weights : str, optional
-            Weight file; the bundled network by default.
+            Weight file, or the name of a network; the bundled network by default.
         device : str
             ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        beam_rc : sequence of 2 float, optional
-            Direct beam (row, col) [px], if it is known.
+        beam_rc : sequence of 2 float or signal, optional
+            Direct beam (row, col) [px], if it is known: one for all frames, or a signal with the navigation axes of this one, such as
+            `find_direct_beam` gives; nan stands for not known.
+        mask : ndarray of bool or signal, optional
+            True where the data mean nothing: one frame (n_rows, n_cols) for all, or a signal with one for each.
         min_snr : float
             Smallest signal to noise ratio of a spot.
         **map_options
-            Options of `hyperspy.api.signals.BaseSignal.map`.
+            Options of `hyperspy.api.signals.BaseSignal.map`, such as ``show_progressbar``, ``num_workers`` and ``lazy_output``.
 
         Returns
         -------
         hyperspy.api.signals.Signal1D
             Probabilities of the classes ``s.metadata.Sadp.columns`` and, last, of ``"none"``; nan where a frame is refused.
-        """
-        from napari_sadp.identify import NONE_LABEL
-        from napari_sadp.models.predict import load_classifier
 
-        scheme = load_classifier(weights, device).scheme
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, or mask or beam fit neither a frame nor the navigation axes.
+        """
+        names = self._class_names(weights, device)
         return self._map_rows(
             _frames.class_row,
-            (*scheme.labels, NONE_LABEL),
-            "probability",
+            dict.fromkeys(names, "probability"),
+            "classes",
             map_options,
             weights=weights,
             device=device,
-            n_classes=len(scheme),
-            beam_rc=beam_rc,
-            min_snr=min_snr,
+            n_classes=len(names) - 1,
+            **self._given(beam_rc, mask, min_snr),
         )
 
-    def identify(self, *, rule: str = "product", **options: Any) -> Identification:
+    def identify(
+        self, *, rule: str = "product", mask: np.ndarray | None = None, **options: Any
+    ) -> Identification:
         """Name the space group, taking all frames as patterns of one crystal.
 
         Parameters
         ----------
         rule : {"product", "mean"}
             How the patterns combine.
+        mask : (n_rows, n_cols) ndarray of bool, optional
+            True where the data of all frames mean nothing [px of the square frame].
         **options
-            Options of `napari_sadp.identify_patterns`: ``weights``, ``device``, ``beam_rc``, ``min_snr``, ``progress``.
+            Options of `napari_sadp.identify_patterns`: ``weights``, ``device``, ``beam_rc`` (one for all frames), ``min_snr``,
+            ``progress``, ``knowledge``.
 
         Returns
         -------
         Identification
             Frozen dataclass; ``found.space_groups`` is the table, ``napari_sadp.report.format_table(found)`` its text.
+
+        Raises
+        ------
+        ValueError
+            If an option is wrong, or the mask has not the shape of a frame.
         """
         from napari_sadp.identify import identify_patterns
 
-        return identify_patterns(self.to_stack(), rule=rule, **options)
+        stack = self.to_stack()
+        patterns = stack if mask is None else (replace(pattern, mask=mask) for pattern in stack)
+        return identify_patterns(patterns, rule=rule, **options)
+
+    # ---- parts ---------------------------------------------------------------------------------------------------
+
+    def _given(self, beam_rc: Beam, mask: Mask, min_snr: float) -> dict[str, Any]:
+        """Return what the user knows as arguments for `map`: arrays for all frames, signals for one value each."""
+        given: dict[str, Any] = {"min_snr": check_range("min_snr", min_snr, 1, 1e6)}
+        frame = self.axes_manager.signal_shape[::-1]
+        for name, value, shape in (("beam_rc", beam_rc, (2,)), ("mask", mask, frame)):
+            if value is None:
+                continue
+            navigation = ()
+            if isinstance(value, BaseSignal):
+                navigation = value.axes_manager.navigation_shape
+                # a nested pair of signal axes is (x, y) in HyperSpy, the shape of its array is not
+                found = value.axes_manager.signal_shape[::-1]
+                if not navigation:
+                    value = np.asarray(value.data)
+            else:
+                value = np.asarray(value, dtype=float if name == "beam_rc" else bool)
+                found = value.shape
+            if found != shape or navigation not in ((), self.axes_manager.navigation_shape):
+                raise ValueError(
+                    f"{name} has navigation shape {navigation} and shape {found}, expected {shape} for all frames, or a signal "
+                    f"with the navigation shape {self.axes_manager.navigation_shape} of the patterns"
+                )
+            # map may rechunk signals that it iterates in place: the caller's stay as they are
+            given[name] = value.deepcopy() if isinstance(value, BaseSignal) and value._lazy else value
+        return given
+
+    def _class_names(self, weights: str | None, device: str) -> tuple[str, ...]:
+        """Return the names of the classes of a network, and that of none of them."""
+        from napari_sadp.identify import NONE_LABEL
+        from napari_sadp.models.predict import load_classifier
+
+        return (*load_classifier(weights, device).scheme.labels, NONE_LABEL)
 
     def _mapped(self, function: Any, **options: Any) -> BaseSignal:
         """Map a function of `_frames` over the frames as `to_stack` gives them: real, grey, unsigned, with their kind."""
         stack = self.to_stack()
         # a stack has no navigation axes of length 1, the signal keeps them
         frames = self._deepcopy_with_new_data(stack.data.reshape(self.data.shape))
-        return frames.map(function, kind=stack.kind, scale=stack.oblong_scale, **options)
+        about = _frames.Frame(stack.kind, stack.oblong_scale, stack.pixel_size_inv_angstrom)
+        # oblong pixels are resampled, so that unequal scales are no matter
+        return frames.map(function, frame=about, silence_warnings=("scales", "units"), **options)
 
     def _title(self) -> str:
         return str(self.metadata.get_item("General.title", ""))
 
     def _map_rows(
-        self,
-        function: Any,
-        columns: tuple[str, ...],
-        quantity: str,
-        map_options: dict[str, Any],
-        **options: Any,
+        self, function: Any, columns: dict[str, str], what: str, map_options: dict[str, Any], **options: Any
     ) -> BaseSignal:
-        """Map a function that gives one number for each column, and name the columns in the metadata."""
+        """Map a function that gives one number for each column, and name columns and units in the metadata."""
         found = self._mapped(
             function,
             inplace=False,
@@ -288,9 +463,11 @@ class SADPattern2D(Signal2D):
             **options,
         )
         found.set_signal_type("")
+        axis = found.axes_manager.signal_axes[0]
+        axis.name, axis.units, axis.scale, axis.offset = "column", "", 1.0, 0.0
         found.metadata.set_item("Sadp.columns", list(columns))
-        found.metadata.set_item("Signal.quantity", quantity)
-        found.metadata.set_item("General.title", f"{self._title()} {function.__name__}".strip())
+        found.metadata.set_item("Sadp.units", list(columns.values()))
+        found.metadata.set_item("General.title", f"{self._title()} {what}".strip())
         return found
 
 

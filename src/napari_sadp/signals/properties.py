@@ -1,0 +1,124 @@
+"""The signal of property maps: a row of numbers for every position of a scan, and the way to maps of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from hyperspy.signals import LazySignal1D, Signal1D
+
+from napari_sadp._validate import check_option
+
+if TYPE_CHECKING:
+    from hyperspy.signal import BaseSignal
+
+SIGNAL_TYPE = "sadp_properties"
+
+
+class SADPProperties(Signal1D):
+    """What `SADPattern2D.property_maps` measured; navigation axes are those of the scan, the signal axis counts the columns.
+
+    Notes
+    -----
+    Columns, by name in `columns`. Lengths and positions are (row, col) in px of the frame unless the name says otherwise:
+
+    - ``reason``: 0 where there is a lattice, otherwise a code of why not; `names` tells which.
+    - ``beam_row_px``, ``beam_col_px``, ``beam_score``: the direct beam, and how sure it is, 0 to 1.
+    - ``g1_row_px`` ... ``g2_col_px``, ``g1_px``: the reduced lattice vectors and the length of the shortest.
+    - ``ratio``, ``ratio_sigma``, ``angle_deg``, ``angle_sigma_deg``: |g2| / |g1|, the angle between them, standard uncertainties.
+    - ``rotation_deg``: direction of g1, from the row axis (down) to the column axis (right), -90 to 90 degrees. A lattice of higher symmetry
+      has several shortest vectors, of which noise chooses one: a rotation is known up to the symmetry of the lattice.
+    - ``rms_px``, ``n_spots``: distance of the spots from their nodes, and their number.
+    - ``p_A`` ... ``p_D``: probabilities of the lattice types square, rectangular, hexagonal and oblique.
+    - ``nodes_present``, ``nodes_absent``, ``nodes_unknown``: how many lattice nodes in view show a spot, show none, or cannot be judged.
+    - ``g1_inv_angstrom``, ``g2_inv_angstrom``, ``d1_angstrom``, ``d2_angstrom``: |g| [1/Å] and d = 1/|g| [Å]; nan when uncalibrated.
+    - ``class``, ``class_probability``, ``none_of_these``, where frames were classified: code of the most probable class, and probabilities.
+
+    Numbers of spots and nodes are 0, and everything else but reason and beam is nan, where a frame is refused.
+
+    Examples
+    --------
+    >>> found = s.property_maps()  # doctest: +SKIP
+    >>> found.image("g1_inv_angstrom").plot()  # doctest: +SKIP
+    >>> found.names("reason")[int(found.inav[3, 4].data[0])]  # doctest: +SKIP
+    'too few spots'
+    """
+
+    _signal_type = SIGNAL_TYPE
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return tuple(self.metadata.Sadp.columns)
+
+    def names(self, column: str) -> tuple[str, ...]:
+        """Return what the codes of a column stand for.
+
+        Parameters
+        ----------
+        column : {"reason", "class"}
+            A column of codes.
+
+        Returns
+        -------
+        tuple of str
+            Name of code 0, 1, ...
+
+        Raises
+        ------
+        ValueError
+            If the column holds no codes.
+        """
+        codes = self.metadata.Sadp.codes.as_dictionary()
+        check_option("column", column, codes)
+        return tuple(codes[column])
+
+    def image(self, column: str) -> BaseSignal:
+        """Return the map of one column.
+
+        Parameters
+        ----------
+        column : str
+            One of `columns`.
+
+        Returns
+        -------
+        hyperspy.api.signals.BaseSignal
+            Its signal axes are the navigation axes of the scan: a `Signal2D` for a scan of rows and columns. Lazy while this signal is:
+            compute this signal first, or every map analyses the frames anew.
+
+        Raises
+        ------
+        ValueError
+            If there is no such column.
+        """
+        check_option("column", column, self.columns)
+        number = self.columns.index(column)
+        found = self.isig[number].T
+        found.set_signal_type("")
+        unit = self.metadata.Sadp.units[number]
+        found.metadata.set_item("General.title", f"{self.metadata.General.title} {column}".strip())
+        found.metadata.set_item("Signal.quantity", f"{column} ({unit})" if unit else column)
+        return found
+
+    def images(self) -> dict[str, BaseSignal]:
+        """Return the maps of all columns by name; see `image`."""
+        return {column: self.image(column) for column in self.columns}
+
+    def refused(self) -> dict[str, int]:
+        """Count the frames that were refused, by reason.
+
+        Returns
+        -------
+        dict of str to int
+            Reasons that occur, most frequent first.
+        """
+        codes = np.asarray(self.image("reason").data).ravel().astype(int)
+        names = self.names("reason")
+        counts = np.bincount(codes, minlength=len(names))
+        order = np.argsort(-counts, kind="stable")
+        return {names[i]: int(counts[i]) for i in order if counts[i] and i}
+
+
+class LazySADPProperties(LazySignal1D, SADPProperties):
+    """Lazy counterpart of `SADPProperties`."""
