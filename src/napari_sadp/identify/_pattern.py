@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_sadp.ensemble.lattice_classes import classify_lattice
 from napari_sadp.errors import PatternRefusedError
-from napari_sadp.geometry.analyse import analyse_pattern
+from napari_sadp.geometry.edit import Edits, analyse_edited
 from napari_sadp.identify._results import PatternResult
 from napari_sadp.pattern import DiffractionPattern
 
@@ -54,6 +54,8 @@ def identify_pattern(
     classifier: Classifier,
     *,
     beam_rc: Sequence[float] | None = None,
+    mask: np.ndarray | None = None,
+    edits: Edits | None = None,
     min_snr: float = 6.0,
 ) -> PatternResult:
     """Analyse and classify one pattern; a pattern that cannot be used is a result too.
@@ -66,6 +68,10 @@ def identify_pattern(
         The network.
     beam_rc : sequence of 2 float, optional
         Direct beam (row, col) [px], if the user knows it.
+    mask : (n_rows, n_cols) ndarray of bool, optional
+        True where the user knows that the data mean nothing.
+    edits : Edits, optional
+        Spots and lattice by the user's hand too, in place of `beam_rc` and `mask`.
     min_snr : float
         Smallest signal to noise ratio of a spot.
 
@@ -73,10 +79,19 @@ def identify_pattern(
     -------
     PatternResult
         Classified or refused.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or `edits` are given with another beam or mask.
     """
+    if edits is not None and (beam_rc is not None or mask is not None):
+        raise ValueError("edits are given with beam_rc or mask, expected these inside of edits")
     scheme = classifier.scheme
     try:
-        geometry = analyse_pattern(pattern, beam_rc=beam_rc, min_snr=min_snr)
+        geometry = analyse_edited(
+            pattern, Edits(beam_rc=beam_rc, mask=mask) if edits is None else edits, min_snr=min_snr
+        )
     except PatternRefusedError as refusal:
         return PatternResult(
             pattern,
