@@ -86,7 +86,7 @@ def test_a_stack(qtbot, viewer, widget, patterns, stack_keywords):
     assert found.n_used == 2
     assert np.array_equal(image.data, before)
     layers = results_of(viewer, image)
-    assert set(layers) == {"spots", "lattice", "beam"}
+    assert set(layers) == {"spots", "lattice", "vectors", "beam"}
     for layer in layers.values():
         assert np.allclose(layer.scale, image.scale)
         assert np.allclose(layer.translate, image.translate)
@@ -95,6 +95,8 @@ def test_a_stack(qtbot, viewer, widget, patterns, stack_keywords):
     assert layers["beam"].data[:, 0].tolist() == [0, 1]
     assert set(layers["spots"].data[:, 0].tolist()) == {0, 1}
     assert layers["lattice"].data.shape == (4, 2, 3)
+    tips = layers["lattice"].data.sum(axis=1)[:, 1:]
+    assert np.allclose(layers["vectors"].data[:, 1:], tips)
     assert viewer.layers.extent.units == image.units
     # the next run takes the same image
     assert widget.source_layers() == [image]

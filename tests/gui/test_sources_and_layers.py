@@ -22,7 +22,12 @@ def _analysed(layer: Image, frame: int = 0) -> tuple:
     geometry = analyse_pattern(source.load(frame))
     scheme = build_scheme((225,))
     result = PatternResult(
-        geometry.pattern, scheme, beam=geometry.beam, spots=geometry.spots, lattice=geometry.lattice
+        geometry.pattern,
+        scheme,
+        beam=geometry.beam,
+        spots=geometry.spots,
+        lattice=geometry.lattice,
+        nodes=geometry.nodes,
     )
     return source, [FrameResult(source, frame, result)]
 
@@ -142,14 +147,20 @@ def test_spots_lie_where_the_image_shows_them(patterns, stack_keywords):
     layers = [
         Layer.create(d, k | placement(image), t) for d, k, t in result_layers(source, frames, nodes=True)
     ]
-    assert [layer.name.rsplit(" ", 1)[1] for layer in layers] == ["nodes", "spots", "lattice", "beam"]
+    assert [layer.name.rsplit(" ", 1)[1] for layer in layers] == [
+        "nodes",
+        "spots",
+        "lattice",
+        "vectors",
+        "beam",
+    ]
     for layer in layers:
         assert np.allclose(layer.scale, image.scale)
         assert np.allclose(layer.translate, image.translate)
         assert layer.units == image.units
         assert layer.axis_labels == image.axis_labels
         assert derived_from(layer) == str(image.unique_id)
-    nodes, spots, lattice, beam = layers
+    nodes, spots, lattice, vectors, beam = layers
     assert np.all(spots.data[:, 0] == 1)
     strongest = spots.data[np.argmax(spots.features["intensity"])]
     row, col = np.round(strongest[1:]).astype(int)
@@ -158,7 +169,12 @@ def test_spots_lie_where_the_image_shows_them(patterns, stack_keywords):
     start, step = lattice.data[0]
     assert np.allclose(start[1:] + step[1:], frames[0].result.lattice.node_rc(np.array([[1, 0]]))[0])
     assert step[0] == 0
+    assert np.allclose(vectors.data, lattice.data.sum(axis=1))
+    assert vectors.features["vector"].tolist() == ["g1", "g2"]
     assert len(nodes.data) >= len(spots.data)
+    states = frames[0].result.nodes.state
+    assert nodes.features["state"].tolist() == [{1: "present", 0: "absent", -1: "unknown"}[s] for s in states]
+    assert len(np.unique(nodes.face_color, axis=0)) == len(np.unique(states)) > 1
     assert nodes.data[:, 1:].min() >= -0.5
     assert nodes.data[:, 1:].max() <= 255.5
     assert np.array_equal(image.data, before)

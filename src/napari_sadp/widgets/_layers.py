@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from napari.layers import Image, Layer
 
-    from napari_sadp.geometry.results import SpotLattice
     from napari_sadp.identify import PatternResult
     from napari_sadp.widgets._sources import Source
     from napari_sadp.widgets._work import FrameResult
@@ -28,13 +27,16 @@ INDEXED_COLOUR = "#2bb5ff"
 OTHER_COLOUR = "#ffb000"
 BEAM_COLOUR = "#ff5a36"
 G1_COLOUR = "#ff5a36"
-G2_COLOUR = "#7ee787"
-NODE_COLOUR = "#ffffff"
+G2_COLOUR = "#c792ea"
+#: By the state of a node: present, absent, unknown.
+NODE_COLOURS = {1: "#7ee787", 0: "#ff5a36", -1: "#b0b0b0"}
+NODE_WORDS = {1: "present", 0: "absent", -1: "unknown"}
+#: What the user may change in a viewer; the arrows of the lattice and its nodes follow.
+EDITABLE = ("beam", "spots", "vectors")
 
 _RING_SIGMAS = 7.0  # diameter of the ring around a spot, in standard deviations of the spot
 _RING_OF_G1 = 0.6  # at most this part of |g1|, so that rings of neighbours do not touch
 _RING_OF_FRAME = (0.02, 0.08)  # at least and at most these parts of the shorter side
-_MAX_NODES = 2000
 
 
 def placement(layer: Image) -> dict[str, Any]:
@@ -76,9 +78,15 @@ def result_layers(source: Source, frames: Sequence[FrameResult], *, nodes: bool 
     Returns
     -------
     list of LayerData
-        Nodes (if asked for), spots, lattice, beam, in drawing order, as far as anything was found; without placement.
+        Nodes (if asked for), spots, lattice, vectors, beam, in drawing order, as far as anything was found; without placement. The lattice
+        are arrows to look at, the vectors their tips, which can be moved.
     """
-    layers = [_spots(source, frames), _lattice(source, frames), _beam(source, frames)]
+    layers = [
+        _spots(source, frames),
+        _lattice(source, frames),
+        _vectors(source, frames),
+        _beam(source, frames),
+    ]
     if nodes:
         layers.insert(0, _nodes(source, frames))
     return [layer for layer in layers if layer is not None]
@@ -168,37 +176,56 @@ def _lattice(source: Source, frames: Sequence[FrameResult]) -> LayerData | None:
     return np.array(arrows), keywords, "vectors"
 
 
-def _nodes(source: Source, frames: Sequence[FrameResult]) -> LayerData | None:
+def _vectors(source: Source, frames: Sequence[FrameResult]) -> LayerData | None:
+    """Return the tips of the lattice vectors; an empty layer where only a beam was found, so that they can be given."""
+    if not any(item.result.beam is not None for item in frames):
+        return None
     seen = [item for item in frames if item.result.lattice is not None]
+    basis, ndim = np.array([[1, 0], [0, 1]]), len(source.stack.navigation_shape) + 2
+    tips = [_in_layer(source, item.frame, item.result.lattice.node_rc(basis)) for item in seen]
+    keywords = _common(source, "vectors") | {
+        "symbol": "diamond",
+        "face_color": [G1_COLOUR, G2_COLOUR] * len(seen) or G1_COLOUR,
+        "border_color": "black",
+        "border_width": 0.08,
+        "size": 0.03 * min(source.stack.frame_shape),
+        "features": {"vector": np.array(["g1", "g2"] * len(seen), dtype=object)},
+        "text": {
+            "string": "{vector}",
+            "color": "white",
+            "size": 10,
+            "anchor": "upper_left",
+            "translation": np.array([0.0] * (ndim - 2) + [0.012 * min(source.stack.frame_shape)] * 2),
+        },
+    }
+    return np.concatenate(tips) if tips else np.zeros((0, ndim)), keywords, "points"
+
+
+def _nodes(source: Source, frames: Sequence[FrameResult]) -> LayerData | None:
+    seen = [item for item in frames if item.result.nodes is not None]
     if not seen:
         return None
-    shape = np.array(source.stack.frame_shape) / source.pixel_step
-    points, indices = [], []
-    for item in seen:
-        grid = _nodes_inside(item.result.lattice, shape)
-        points.append(_in_layer(source, item.frame, item.result.lattice.node_rc(grid)))
-        indices.append(grid)
-    grid = np.concatenate(indices)
+    maps = [item.result.nodes for item in seen]
+    points = [
+        _in_layer(source, item.frame, item.result.lattice.node_rc(item.result.nodes.indices)) for item in seen
+    ]
+    indices = np.concatenate([nodes.indices for nodes in maps])
+    state = np.concatenate([nodes.state for nodes in maps]).tolist()
     keywords = _common(source, "nodes") | {
         "symbol": "disc",
-        "face_color": NODE_COLOUR,
+        "face_color": [NODE_COLOURS[value] for value in state],
         "border_width": 0.0,
-        "opacity": 0.5,
-        "size": 0.008 * min(source.stack.frame_shape),
-        "features": {"m": grid[:, 0], "n": grid[:, 1]},
+        "opacity": 0.8,
+        "size": 0.01 * min(source.stack.frame_shape),
+        "features": {
+            "m": indices[:, 0],
+            "n": indices[:, 1],
+            "state": np.array([NODE_WORDS[value] for value in state], dtype=object),
+            "presence": np.concatenate([nodes.presence for nodes in maps]),
+            "intensity": np.concatenate([nodes.intensity for nodes in maps]),
+        },
     }
     return np.concatenate(points), keywords, "points"
-
-
-def _nodes_inside(lattice: SpotLattice, shape: np.ndarray) -> np.ndarray:
-    """Return the nodes (m, n) that lie in the frame, at most `_MAX_NODES` on each side of a square."""
-    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * (shape - 1)
-    basis = np.stack([lattice.g1_px, lattice.g2_px])
-    reach = np.abs((corners - lattice.beam_rc) @ np.linalg.inv(basis)).max(axis=0)
-    m_max, n_max = np.minimum(np.ceil(reach), np.sqrt(_MAX_NODES)).astype(int)
-    grid = np.stack(np.mgrid[-m_max : m_max + 1, -n_max : n_max + 1], axis=-1).reshape(-1, 2)
-    rc = lattice.node_rc(grid)
-    return grid[np.all((rc >= -0.5) & (rc <= shape - 0.5), axis=1)]
 
 
 def _ring_diameter(source: Source, result: PatternResult) -> float:

@@ -82,6 +82,10 @@ class Source:
         # resampling keeps the outer edge of the first pixel, at -0.5
         return (np.asarray(rc, dtype=float) + 0.5) * self.pixel_step - 0.5
 
+    def from_layer(self, position: np.ndarray) -> np.ndarray:
+        """Map positions (n, 2) in the layer [px] to positions in a loaded frame [px]."""
+        return (np.asarray(position, dtype=float) + 0.5) / self.pixel_step - 0.5
+
 
 def source_from_layer(layer: Image, frames: tuple[int, ...] | None = None) -> Source:
     """Describe the frames of an image layer.

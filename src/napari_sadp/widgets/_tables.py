@@ -92,6 +92,7 @@ class PatternTable(_Table):
 
     def __init__(self) -> None:
         super().__init__(self.COLUMNS, 2, 6)
+        self._several = True
         # names of files may be long: elided, with the whole in the tooltip
         self.horizontalHeader().setMaximumSectionSize(_MAX_COLUMN)
         self.currentCellChanged.connect(self._on_current)
@@ -99,13 +100,23 @@ class PatternTable(_Table):
 
     def add(self, item: FrameResult, *, name_layer: bool = True) -> None:
         """Append the result of a frame; the name of the layer may be left out where all are of one."""
-        row = self.rowCount()
-        self.insertRow(row)
+        self._several = name_layer
+        self.insertRow(self.rowCount())
+        self.show_result(self.rowCount() - 1, item)
+        self.fit_height()
+
+    def show_result(self, row: int, item: FrameResult) -> None:
+        """Write the result of a frame into its row, in place of an older one."""
         label, result = item.source.label(item.frame), item.result
         short = f"frame {label.removeprefix(item.source.name).strip(' []')}"
-        is_short = not name_layer and bool(item.source.stack.navigation_shape)
-        self.put(row, 0, short if is_short else label, "\n".join((label, *result.notes)))
+        is_short = not self._several and bool(item.source.stack.navigation_shape)
+        by_hand = " (edited)" if item.edits.any else ""
+        self.put(row, 0, (short if is_short else label) + by_hand, "\n".join((label, *result.notes)))
         cells = _cells(result)
+        if self.columnSpan(row, 1) > 1:
+            self.setSpan(row, 1, 1, 1)
+        for column in range(1, self.columnCount()):
+            self.takeItem(row, column)
         if cells is None:
             refusal = f"refused: {result.reason}: {result.detail}"
             self.put(row, 1, refusal).setForeground(QColor(OTHER_COLOUR))
@@ -114,7 +125,6 @@ class PatternTable(_Table):
             tips = [class_description(result)] + [""] * (len(cells) - 1)
             for column, (text, tip) in enumerate(zip(cells, tips, strict=True), start=1):
                 self.put(row, column, text, tip)
-        self.fit_height()
 
     def _on_current(self, row: int, *_: int) -> None:
         if row >= 0:

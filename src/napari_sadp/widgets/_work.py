@@ -6,13 +6,15 @@ run, so that importing the plugin stays quick.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_sadp.errors import SadpError, UnreadableFileError
+from napari_sadp.geometry.edit import Edits
 from napari_sadp.identify import (
     Identification,
     PatternResult,
@@ -23,9 +25,10 @@ from napari_sadp.identify import (
 from napari_sadp.report import same_patterns
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from napari_sadp.ensemble.combine import Rule
+    from napari_sadp.models.predict import Classifier
     from napari_sadp.widgets._sources import Source
 
 #: Results of more patterns than this are kept without their images, which would fill the memory.
@@ -44,11 +47,46 @@ class FrameResult:
         Flat index of the frame in the layer.
     result : PatternResult
         What was found, in pixels of the square-pixel frame.
+    edits : Edits
+        What the user gave.
     """
 
     source: Source
     frame: int
     result: PatternResult
+    edits: Edits = field(default_factory=Edits)
+
+
+@dataclass(frozen=True, eq=False)
+class RunOptions:
+    """What the user chose, read once at the start of a run.
+
+    Parameters
+    ----------
+    rule : {"product", "mean"}
+        How to combine the patterns.
+    min_snr : float
+        Smallest signal to noise ratio of a spot.
+    weights : pathlib.Path or str, optional
+        Weight file or name of a network; the bundled one by default.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+    nodes : bool
+        Whether a layer shows all nodes.
+    """
+
+    rule: Rule = "product"
+    min_snr: float = 6.0
+    weights: Path | str | None = None
+    device: str = "auto"
+    nodes: bool = False
+
+
+class Ticket:
+    """Says whether work that goes on in another thread is still wanted."""
+
+    def __init__(self) -> None:
+        self.wanted = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,11 +110,9 @@ class Outcome:
 
 def identify_sources(
     sources: Sequence[Source],
+    options: RunOptions | None = None,
     *,
-    rule: Rule = "product",
-    weights: Path | str | None = None,
-    device: str = "auto",
-    min_snr: float = 6.0,
+    given: Mapping[tuple[str, int], Edits] | None = None,
 ) -> Generator[FrameResult | None, None, Outcome]:
     """Analyse and classify the frames of layers.
 
@@ -84,14 +120,10 @@ def identify_sources(
     ----------
     sources : sequence of Source
         Layers.
-    rule : {"product", "mean"}
-        How to combine the patterns.
-    weights : pathlib.Path or str, optional
-        Weight file; the bundled network by default.
-    device : str
-        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-    min_snr : float
-        Smallest signal to noise ratio of a spot.
+    options : RunOptions, optional
+        Defaults otherwise.
+    given : mapping of (layer id, frame) to Edits, optional
+        Beams and masks that the user gave.
 
     Yields
     ------
@@ -110,28 +142,90 @@ def identify_sources(
     ValueError
         If an option is wrong.
     """
-    try:
-        from napari_sadp.models.predict import load_classifier
-
-        classifier = load_classifier(weights, device)
+    options, given = options or RunOptions(), given or {}
+    with _device_errors(options.device):
+        classifier = _classifier(options)
         yield None
         frames: list[FrameResult] = []
         total = sum(len(source.frames) for source in sources)
         for source in sources:
             for frame in source.frames:
-                try:
-                    result = identify_pattern(source.load(frame), classifier, min_snr=min_snr)
-                except UnreadableFileError as error:
-                    result = unreadable_result(source.label(frame), frame, error, classifier.scheme)
-                frames.append(
-                    FrameResult(source, frame, result if total <= MAX_KEPT_IMAGES else _light(result))
-                )
+                edits = given.get((source.layer_id, frame), Edits())
+                found = _identified(source, frame, edits, classifier, options.min_snr)
+                frames.append(found if total <= MAX_KEPT_IMAGES else _light(found))
                 yield frames[-1]
-        return combine_frames(frames, rule=rule)
+        return combine_frames(frames, rule=options.rule)
+
+
+def reanalyse(
+    frames: Sequence[FrameResult], changes: Mapping[int, Edits], options: RunOptions, ticket: Ticket
+) -> tuple[dict[int, FrameResult], Outcome] | None:
+    """Analyse some frames again, with what the user changed in them, and combine all.
+
+    Parameters
+    ----------
+    frames : sequence of FrameResult
+        All results.
+    changes : mapping of int to Edits
+        Position in `frames`, and what the user gave.
+    options : RunOptions
+        Those of the run.
+    ticket : Ticket
+        Looked at between two frames.
+
+    Returns
+    -------
+    (dict of int to FrameResult, Outcome) or None
+        The new results by their position, and what all say together; None where the work is no longer wanted.
+
+    Raises
+    ------
+    SadpError
+        If the weights or a frame cannot be read, or the device fails.
+    ValueError
+        If a mask has the wrong shape.
+    """
+    with _device_errors(options.device):
+        classifier = _classifier(options)
+        new: dict[int, FrameResult] = {}
+        for number, edits in changes.items():
+            if not ticket.wanted:
+                return None
+            old = frames[number]
+            found = _identified(old.source, old.frame, edits, classifier, options.min_snr)
+            new[number] = found if len(frames) <= MAX_KEPT_IMAGES else _light(found)
+        together = [new.get(number, item) for number, item in enumerate(frames)]
+        return new, combine_frames(together, rule=options.rule)
+
+
+@contextmanager
+def _device_errors(device: str) -> Iterator[None]:
+    """Turn what torch raises for a full or failing device into an error of ours.
+
+    A worker would take a `RuntimeError` for its own end and fall silent.
+    """
+    try:
+        yield
     except RuntimeError as error:
-        # torch reports a full or failing device so; the worker would take it for its own end and fall silent
         cause = (str(error).strip() or "no message").splitlines()[0]
         raise SadpError(f"the network cannot run on device {device!r}: {cause}") from error
+
+
+def _classifier(options: RunOptions) -> Classifier:
+    from napari_sadp.models.predict import load_classifier
+
+    return load_classifier(options.weights, options.device)
+
+
+def _identified(
+    source: Source, frame: int, edits: Edits, classifier: Classifier, min_snr: float
+) -> FrameResult:
+    """Return the result of one frame, also where it cannot be read."""
+    try:
+        result = identify_pattern(source.load(frame), classifier, edits=edits, min_snr=min_snr)
+    except UnreadableFileError as error:
+        result = unreadable_result(source.label(frame), frame, error, classifier.scheme)
+    return FrameResult(source, frame, result, edits)
 
 
 def combine_frames(frames: Sequence[FrameResult], *, rule: Rule = "product") -> Outcome:
@@ -154,7 +248,7 @@ def combine_frames(frames: Sequence[FrameResult], *, rule: Rule = "product") -> 
     return Outcome(tuple(frames), found, same)
 
 
-def _light(result: PatternResult) -> PatternResult:
+def _light(item: FrameResult) -> FrameResult:
     """Drop the images from a result."""
-    pattern = replace(result.pattern, data=np.zeros((1, 1), np.float32), mask=None)
-    return replace(result, pattern=pattern, training_image=None)
+    pattern = replace(item.result.pattern, data=np.zeros((1, 1), np.float32), mask=None)
+    return replace(item, result=replace(item.result, pattern=pattern, training_image=None))

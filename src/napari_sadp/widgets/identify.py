@@ -1,19 +1,19 @@
 """The *Identify* widget: from the selected image layers to pattern classes and space groups.
 
 The widget collects parameters, runs `identify_sources` in another thread and shows what comes back. Only this thread
-touches viewer, layers and widgets.
+touches viewer, layers and widgets. What the user changes in the results afterwards is followed by `_edit`.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import magicgui.widgets as mw
 import numpy as np
-from napari.layers import Image, Layer
+from napari.layers import Image
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_warning
 
@@ -21,11 +21,20 @@ from napari_sadp.ensemble.combine import RULES
 from napari_sadp.errors import SadpError
 from napari_sadp.models.registry import BUNDLED, list_weights
 from napari_sadp.report import headline, remarks
-from napari_sadp.widgets._layers import derived_from, placement, result_layers
+from napari_sadp.widgets._edit import Editor
+from napari_sadp.widgets._edit_panel import EditPanel
+from napari_sadp.widgets._layers import derived_from
+from napari_sadp.widgets._result_layers import ResultLayers
 from napari_sadp.widgets._shared import Closer, one_line, shown_frame, wrap_text
 from napari_sadp.widgets._sources import Source, source_from_layer
 from napari_sadp.widgets._tables import GroupTable, PatternTable
-from napari_sadp.widgets._work import FrameResult, Outcome, combine_frames, identify_sources
+from napari_sadp.widgets._work import (
+    FrameResult,
+    Outcome,
+    RunOptions,
+    combine_frames,
+    identify_sources,
+)
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -51,26 +60,16 @@ _TIPS = {
     "weights": "Weight file (.safetensors, with its .json card beside it) of another network.\n"
     "Empty: the network above.",
     "device": "Where the network runs; auto takes a GPU if there is one",
-    "nodes": "Add a layer with all nodes of the fitted lattice",
+    "nodes": "Add a layer with all nodes of the fitted lattice: present green, absent red, not to be known grey",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class _Options:
-    """What the user chose, read once at the start of a run."""
-
-    rule: str
-    min_snr: float
-    weights: Path | str
-    device: str
-    nodes: bool
 
 
 class IdentifyWidget(mw.Container):
     """Identify a crystal from zone-axis patterns in image layers.
 
     All selected image layers are taken: each frame of a stack and each single layer is one pattern of the same crystal.
-    Without a selected image layer, the layer of the box is used.
+    Without a selected image layer, those of the selected results are used, or the layer of the box. Direct beam, spots and lattice
+    vectors are layers that the user may change; the frame is then analysed again, and everything after it.
 
     Parameters
     ----------
@@ -80,7 +79,7 @@ class IdentifyWidget(mw.Container):
     Attributes
     ----------
     outcome : Outcome or None
-        Results of the last run, of a cancelled one as far as it came.
+        Results of the last run, of a cancelled one as far as it came, with the user's changes.
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
@@ -92,11 +91,19 @@ class IdentifyWidget(mw.Container):
         self._closed = False
         self.outcome: Outcome | None = None
         self._make_options()
+        self._editor = Editor(
+            mask_of=self.edit.mask_of,
+            on_result=self._on_edited,
+            on_outcome=self._on_edited_outcome,
+            on_error=self._on_error,
+            on_change=self._on_editor,
+        )
         super().__init__(
             widgets=[
                 self.image,
                 self.what,
                 self.frames,
+                *self.edit.widgets,
                 self.rule,
                 self.min_snr,
                 self.network,
@@ -126,6 +133,7 @@ class IdentifyWidget(mw.Container):
         # the viewer keeps weak references to bound methods only, so that it does not hold a closed widget
         viewer.layers.selection.events.changed.connect(self._update_what)
         viewer.layers.events.removed.connect(self._update_what)
+        viewer.layers.events.removed.connect(self._on_removed)
         self._update_what()
 
     def _make_options(self) -> None:
@@ -134,6 +142,7 @@ class IdentifyWidget(mw.Container):
         self.frames = mw.ComboBox(
             label="Frames", choices=[("all frames", _ALL), ("shown frame", _SHOWN)], tooltip=_TIPS["frames"]
         )
+        self.edit = EditPanel(self._viewer, self.source_layers, lambda: self._editor.layers, self._on_mask)
         self.rule = mw.ComboBox(
             label="Combine by", choices=list(RULES), value="product", tooltip=_TIPS["rule"]
         )
@@ -169,15 +178,16 @@ class IdentifyWidget(mw.Container):
         Returns
         -------
         list of napari.layers.Image
-            The selected ones in the order of the layer list, otherwise that of the box.
+            The selected ones in the order of the layer list, otherwise those of the run whose results are selected, otherwise that of
+            the box.
         """
-        selected = [
-            layer
-            for layer in self._viewer.layers
-            if isinstance(layer, Image) and layer in self._viewer.layers.selection
-        ]
+        selection, layers = self._viewer.layers.selection, self._viewer.layers
+        selected = [layer for layer in layers if isinstance(layer, Image) and layer in selection]
         if selected:
             return selected
+        ours = {item.source.layer_id for item in self._done}
+        if any(derived_from(layer) in ours for layer in selection):
+            return [layer for layer in layers if str(layer.unique_id) in ours]
         chosen = self.image.value
         return [chosen] if chosen is not None and chosen in self._viewer.layers else []
 
@@ -218,6 +228,7 @@ class IdentifyWidget(mw.Container):
             return None
         try:
             sources = self._sources()
+            given = self.edit.given(sources)
         except ValueError as error:
             show_error(one_line(error))
             return None
@@ -225,13 +236,14 @@ class IdentifyWidget(mw.Container):
             show_error("There is no image layer: open a diffraction pattern first.")
             return None
         weights = self.weights.value
-        options = _Options(
+        options = RunOptions(
             rule=self.rule.value,
             min_snr=float(self.min_snr.value),
             weights=self.network.value if weights in (None, Path()) else Path(weights),
             device=self.device.value,
             nodes=bool(self.nodes.value),
         )
+        self._editor.end()
         self._done, self._total, self.outcome = [], sum(len(source.frames) for source in sources), None
         self._several = len(sources) > 1
         self.pattern_table.empty()
@@ -240,10 +252,8 @@ class IdentifyWidget(mw.Container):
         worker = create_worker(
             identify_sources,
             sources,
-            rule=options.rule,
-            weights=options.weights,
-            device=options.device,
-            min_snr=options.min_snr,
+            options,
+            given=given,
             _progress={"total": self._total + 1, "desc": "Identifying"},
             _ignore_errors=True,  # they are shown by _on_error
         )
@@ -258,7 +268,9 @@ class IdentifyWidget(mw.Container):
 
     def cancel(self) -> None:
         """Stop after the pattern at work; what was found until then is kept."""
-        if self._worker is not None:
+        if self._worker is None:
+            self._editor.cancel()
+        else:
             self._worker.quit()
             self.cancel_button.enabled = False
             self.summary.value = "stopping …"
@@ -266,6 +278,8 @@ class IdentifyWidget(mw.Container):
     def stop_work(self) -> None:
         """Stop the run for good, as when the window closes; nothing is shown any more."""
         self._closed = True
+        self._editor.close()
+        self.edit.release()
         if self._worker is not None:
             self._worker.quit()
 
@@ -273,6 +287,7 @@ class IdentifyWidget(mw.Container):
         self._worker = worker
         self.run_button.enabled = worker is None
         self.cancel_button.enabled = worker is not None
+        self.edit.update()
 
     def _on_frame(self, item: FrameResult | None) -> None:
         if self._closed:
@@ -283,13 +298,13 @@ class IdentifyWidget(mw.Container):
         if self._worker is not None and not self._worker.abort_requested:
             self.summary.value = f"{len(self._done)} of {self._total} patterns done"
 
-    def _on_outcome(self, outcome: Outcome, options: _Options) -> None:
+    def _on_outcome(self, outcome: Outcome, options: RunOptions) -> None:
         if self._closed:
             return
         self._show_outcome(outcome, options)
         self.summary.value = _summary(outcome)
 
-    def _on_cancelled(self, options: _Options) -> None:
+    def _on_cancelled(self, options: RunOptions) -> None:
         if self._closed:
             return
         if not self._done:
@@ -315,7 +330,7 @@ class IdentifyWidget(mw.Container):
 
     # ---- results -------------------------------------------------------------------------------------------------
 
-    def _show_outcome(self, outcome: Outcome, options: _Options) -> None:
+    def _show_outcome(self, outcome: Outcome, options: RunOptions) -> None:
         self.outcome = outcome
         self.group_table.show_outcome(outcome)
         by_id = {str(layer.unique_id): layer for layer in self._viewer.layers}
@@ -324,9 +339,26 @@ class IdentifyWidget(mw.Container):
         missing = [source.name for key, source in sources.items() if key not in by_id]
         if missing:
             show_warning(f"{', '.join(missing)}: removed during the run, its results are in the table only.")
+        beams_of = derived_from(self.edit.beam.value) if self.edit.beam.value is not None else None
+        shown = []
         for layer in present:
             source = sources[str(layer.unique_id)]
-            self._replace_layers(layer, source, [f for f in outcome.frames if f.source is source], options)
+            frames = [f for f in outcome.frames if f.source is source]
+            shown.append(
+                ResultLayers(
+                    self._viewer,
+                    layer,
+                    source,
+                    frames,
+                    nodes=options.nodes,
+                    on_edit=self._editor.schedule,
+                )
+            )
+            if beams_of == source.layer_id and shown[-1].layer("beam") is not None:
+                # the layer that gave the beams was replaced
+                self.edit.beam.reset_choices()
+                self.edit.beam.value = shown[-1].layer("beam")
+        self._editor.begin(self._done, shown, options)
         # adding a layer selects it; the next run is to take the same images
         self._viewer.layers.selection = set(present)
         if len(present) == 1:
@@ -334,14 +366,33 @@ class IdentifyWidget(mw.Container):
         elif len(present) > 1:
             self._show_row(0)
 
-    def _replace_layers(
-        self, image: Image, source: Source, frames: list[FrameResult], options: _Options
-    ) -> None:
-        for old in [layer for layer in self._viewer.layers if derived_from(layer) == source.layer_id]:
-            self._viewer.layers.remove(old)
-        where = placement(image)
-        for data, keywords, kind in result_layers(source, frames, nodes=options.nodes):
-            self._viewer.add_layer(Layer.create(data, keywords | where, kind))
+    # ---- changes by the user -------------------------------------------------------------------------------------
+
+    def _on_mask(self) -> None:
+        if not self._closed:
+            self._editor.schedule()
+
+    def _on_editor(self) -> None:
+        """Say whether changes are being followed."""
+        if self._closed or self._worker is not None:
+            return
+        self.cancel_button.enabled = self._editor.busy
+        if self._editor.busy:
+            self.summary.value = "analysing what you changed …"
+        elif self.summary.value.startswith("analysing") and self.outcome is not None:
+            self.summary.value = _summary(self.outcome)
+
+    def _on_edited(self, number: int, item: FrameResult) -> None:
+        self.pattern_table.show_result(number, item)
+
+    def _on_edited_outcome(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self.group_table.show_outcome(outcome)
+        self.summary.value = _summary(outcome)
+
+    def _on_removed(self, _: object = None) -> None:
+        if not self._closed:
+            self.edit.update()
 
     def _show_row(self, row: int) -> None:
         """Move the viewer to the frame of a row; of several image layers show the one."""

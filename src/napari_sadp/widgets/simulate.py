@@ -18,10 +18,10 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_sadp.errors import SadpError
 from napari_sadp.io.write import WRITE_EXTENSIONS, check_extension
+from napari_sadp.widgets._latest import LatestRunner
 from napari_sadp.widgets._shared import Closer, one_line, row_of, wrap_text
 from napari_sadp.widgets._simulate_layers import SimulatedLayers, image_placement
 from napari_sadp.widgets._simulate_overlay import OverlayPanel
-from napari_sadp.widgets._simulate_run import LatestRunner
 from napari_sadp.widgets._simulate_search import load
 from napari_sadp.widgets._simulate_settings import SettingsPanel
 from napari_sadp.widgets._simulate_structure import CifDrop, StructurePanel
