@@ -25,6 +25,21 @@ def _strict_qt() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def viewer(make_napari_viewer):
+    """An empty viewer with a window."""
+    return make_napari_viewer()
+
+
+@pytest.fixture
+def identify_widget(viewer, weights_file):
+    """The *Identify* widget in that window; tests do not ask what its network says, only that it is asked."""
+    _, widget = viewer.window.add_plugin_dock_widget("napari-sadp", "Identify")
+    widget.weights.value = weights_file
+    widget.device.value = "cpu"
+    return widget
+
+
 @pytest.fixture(scope="session")
 def patterns() -> list[DiffractionPattern]:
     """Two zone axes of aluminium, [001] and [011]."""

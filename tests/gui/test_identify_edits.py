@@ -32,16 +32,8 @@ WAIT_MS = 180_000
 
 
 @pytest.fixture
-def viewer(make_napari_viewer):
-    return make_napari_viewer()
-
-
-@pytest.fixture
-def widget(viewer, weights_file):
-    _, widget = viewer.window.add_plugin_dock_widget("napari-sadp", "Identify")
-    widget.weights.value = weights_file
-    widget.device.value = "cpu"
-    return widget
+def widget(identify_widget):
+    return identify_widget
 
 
 @pytest.fixture
@@ -192,6 +184,25 @@ def test_dragging_the_beam_analyses_the_frame_again(qtbot, viewer, widget, stack
     qtbot.waitUntil(lambda: time.monotonic() > settle_for, timeout=WAIT_MS)
     assert [list(changes) for changes in calls] == [[1]]
     assert not widget._editor.busy
+
+
+@gui
+def test_a_single_frame_of_oblong_pixels(qtbot, viewer, widget, patterns):
+    image = viewer.add_image(patterns[0].data[:, ::2], scale=(0.125, 0.25), units=("1/nm", "1/nm"))
+    identify_all(qtbot, widget)
+    source = widget.outcome.frames[0].source
+    beam = results_of(viewer, image)["beam"]
+    node = widget.outcome.frames[0].result.lattice.node_rc(np.array([[0, 1]]))[0]
+    place = source.to_layer(node[None])[0]
+    drag(beam, beam.data[0], place)
+    settle(qtbot, widget)
+    core = analyse_pattern(source.load(0), beam_rc=node)
+    found = widget.outcome.frames[0].result
+    assert found.beam.rc == pytest.approx(node)
+    assert found.lattice.beam_rc == pytest.approx(core.lattice.beam_rc)
+    assert beam.data == pytest.approx(place[None])
+    arrows = results_of(viewer, image)["lattice"].data
+    assert arrows[:, 0] == pytest.approx(np.tile(source.to_layer(core.lattice.beam_rc[None]), (2, 1)))
 
 
 @gui

@@ -22,17 +22,8 @@ PATIENCE_MS = 180_000
 
 
 @pytest.fixture
-def viewer(make_napari_viewer):
-    return make_napari_viewer()
-
-
-@pytest.fixture
-def widget(viewer, weights_file):
-    _, widget = viewer.window.add_plugin_dock_widget("napari-sadp", "Identify")
-    # the tests do not ask what the network says, only that it is asked
-    widget.weights.value = weights_file
-    widget.device.value = "cpu"
-    return widget
+def widget(identify_widget):
+    return identify_widget
 
 
 @pytest.fixture

@@ -49,11 +49,6 @@ Cu1 Cu 0.5 0.5 0
 
 
 @pytest.fixture
-def viewer(make_napari_viewer):
-    return make_napari_viewer()
-
-
-@pytest.fixture
 def widget(viewer):
     return viewer.window.add_plugin_dock_widget("napari-sadp", "Simulate")[1]
 

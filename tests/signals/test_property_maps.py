@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import hyperspy.api as hs
 import numpy as np
 import pytest
@@ -149,6 +152,26 @@ def test_a_cluster_and_a_file_on_disk_give_the_same(scan, found, tmp_path):
     assert maps.axes_manager.navigation_axes[0].units == "nm"
     np.testing.assert_array_equal(masked.data, scan.fit_lattice(mask=mask, **QUIET).data)
     lazy.close_file()
+
+
+def test_no_qt_napari_or_torch_is_loaded_by_use():
+    code = """
+import sys
+import numpy as np
+import hyperspy.api as hs
+s = hs.signals.Signal2D(np.random.default_rng(0).poisson(50, (2, 64, 64)))
+s.set_signal_type("sadp")
+found = s.property_maps(show_progressbar=False)
+found.image("ratio")
+s.to_training_images("rendered", size=32, show_progressbar=False)
+print(*sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
+    )
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert "napari_sadp" in loaded
+    assert not loaded & {"napari", "qtpy", "PyQt5", "PyQt6", "PySide6", "magicgui", "torch"}
 
 
 # ---- what the user knows -----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from napari.layers import Image, Labels, Points
 
 from napari_sadp.geometry.edit import Edits
 from napari_sadp.napari_io import METADATA_KEY
+from napari_sadp.widgets._edit import MAX_LIVE_MASKS
 from napari_sadp.widgets._given import beam_of_frame, mask_of_frame
 from napari_sadp.widgets._layers import derived_from, placement
 from napari_sadp.widgets._shared import row_of
@@ -29,7 +30,7 @@ _BRUSH = 0.06  # of the shorter side
 _TIPS = {
     "mask": "A Labels layer: what is painted with any label is ignored.\n"
     "As large as the image: one mask for each frame; rows and columns only: one for all.\n"
-    "Painting after a run analyses the frame again.",
+    f"Painting after a run of up to {MAX_LIVE_MASKS} patterns analyses the frame again.",
     "new": "Make a mask for the patterns above and paint it",
     "beam": "A Points layer with the direct beam of each frame, where you know it.\n"
     "Frames without a point: the beam is found.",

@@ -194,8 +194,8 @@ def _vectors(source: Source, frames: Sequence[FrameResult]) -> LayerData | None:
             "string": "{vector}",
             "color": "white",
             "size": 10,
-            "anchor": "upper_left",
-            "translation": np.array([0.0] * (ndim - 2) + [0.012 * min(source.stack.frame_shape)] * 2),
+            "anchor": "center",
+            "translation": np.array([0.0] * (ndim - 2) + [0.0, 0.04 * min(source.stack.frame_shape)]),
         },
     }
     return np.concatenate(tips) if tips else np.zeros((0, ndim)), keywords, "points"

@@ -86,11 +86,13 @@ class ResultLayers:
         for role in EDITABLE:
             layer = self.layer(role)
             if layer is not None:
-                number = self._frame_numbers(np.asarray(layer.data))
-                found[role] = {
-                    int(frame): self.source.from_layer(np.asarray(layer.data)[number == frame][:, -2:])
-                    for frame in np.unique(number[number >= 0])
-                }
+                data = np.asarray(layer.data)
+                number = self._frame_numbers(data)
+                # sorted once: a scan has thousands of frames
+                order = np.argsort(number, kind="stable")
+                frames, first = np.unique(number[order], return_index=True)
+                rows = np.split(self.source.from_layer(data[order][:, -2:]), first)[1:]
+                found[role] = {int(frame): rc for frame, rc in zip(frames, rows, strict=True) if frame >= 0}
         return found
 
     def _frame_numbers(self, data: np.ndarray) -> np.ndarray:

@@ -186,7 +186,7 @@ class IdentifyWidget(mw.Container):
         if selected:
             return selected
         ours = {item.source.layer_id for item in self._done}
-        if any(derived_from(layer) in ours for layer in selection):
+        if any(derived_from(layer) in ours or layer is self.edit.mask.value for layer in selection) and ours:
             return [layer for layer in layers if str(layer.unique_id) in ours]
         chosen = self.image.value
         return [chosen] if chosen is not None and chosen in self._viewer.layers else []
