@@ -40,6 +40,11 @@ class SpotList:
     def __len__(self) -> int:
         return len(self.rc)
 
+    @property
+    def intensity_error(self) -> np.ndarray:
+        """Standard uncertainty of `intensity`, from the signal to noise ratio of the matched filter (n,) [counts]."""
+        return self.intensity / self.snr
+
 
 @dataclass(frozen=True, eq=False)
 class DirectBeam:
