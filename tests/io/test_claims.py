@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import struct
 import subprocess
 import sys
@@ -179,6 +180,37 @@ class TestHdf5:
         process.wait()
         assert len(read_patterns(path)) == 3
         assert _hdf5_guard._helper._process.pid != process.pid
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+    @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL", "SIGSEGV"])
+    def test_helper_that_was_ended_is_no_fault_of_the_file(self, tmp_path, name):
+        path = self.write(tmp_path / "p.hspy")
+        read_stacks(path)
+        process = _hdf5_guard._helper._process
+        process.send_signal(getattr(signal, name))
+        if name == "SIGINT":  # which the terminal sends to both
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.5)
+        else:
+            process.wait()
+        assert len(read_patterns(path)) == 3
+
+    def test_helper_that_cannot_run(self, tmp_path, monkeypatch):
+        _hdf5_guard._helper.close()
+        for number, body in enumerate(["import absent", "raise SystemExit(0)"]):
+            script = tmp_path / "probe.py"
+            script.write_text(body)
+            monkeypatch.setattr(_hdf5_guard, "_PROBE", script)
+            assert len(read_patterns(self.write(tmp_path / f"{number}.hspy"))) == 3
+
+    def test_helper_that_crashes_or_is_late(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(_hdf5_guard, "_WALL_LIMIT_S", 1.0)
+        for body in ("import os, sys; sys.stdin.readline(); os.abort()", "import time; time.sleep(60)"):
+            _hdf5_guard._helper.close()
+            script = tmp_path / "probe.py"
+            script.write_text(body)
+            monkeypatch.setattr(_hdf5_guard, "_PROBE", script)
+            assert "does not come to an end" in refused(self.write(tmp_path / "p.hspy"))
 
     def test_files_are_read_where_no_helper_can_be(self, tmp_path, monkeypatch):
         _hdf5_guard._helper.close()

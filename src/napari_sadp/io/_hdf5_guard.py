@@ -25,6 +25,8 @@ _PROBE = Path(__file__).with_name("_hdf5_probe.py")
 _WALL_LIMIT_S = 60.0
 _WALL_LIMIT_WITHOUT_CPU_S = 9.0
 _PATIENCE_S = 2.0
+_ATTEMPTS = 2
+_LARGEST_STATUS = 255  # Windows gives the code of an exception where a process crashed
 
 
 def is_hdf5(path: Path) -> bool:
@@ -52,24 +54,34 @@ class _Helper:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
         self._owner = 0
+        self._late = False
         self._lock = threading.Lock()
 
     def ask(self, path: Path) -> str:
         """Return what is wrong with a file, or nothing."""
         with self._lock:
-            while self._start():
+            for _ in range(_ATTEMPTS):
+                if not self._start():
+                    return ""
                 answer = self._answer(path)
                 if answer is not None:
                     return answer
-                if self.close() != 0:  # one that left for want of work did so of its own accord
+                status = self.close()
+                if (
+                    self._late or status < 0 or status > _LARGEST_STATUS
+                ):  # ended by the clock, the system, or a crash
                     return "its structure is damaged: the HDF5 library does not come to an end with it"
+                # else it left of its own accord: for want of work, or because it cannot run here
         return ""
 
     def _start(self) -> bool:
         """Start the process unless it runs; return whether there is one."""
-        if self._process is not None and self._owner == os.getpid():
+        if self._process is not None and self._owner != os.getpid():
+            self._process = None  # that of a parent which forked is not ours
+        if self._process is not None and self._process.poll() is not None:
+            self.close()  # what ended it was not the file that is asked about
+        if self._process is not None:
             return True
-        self._process = None  # that of a parent which forked is not ours
         if not _can_start():
             return False
         try:
@@ -90,7 +102,8 @@ class _Helper:
     def _answer(self, path: Path) -> str | None:
         """Return the answer of the process, None when it dies over it."""
         limit = _WALL_LIMIT_S if sys.platform != "win32" else _WALL_LIMIT_WITHOUT_CPU_S
-        timer = threading.Timer(limit, self._process.kill)
+        self._late = False
+        timer = threading.Timer(limit, self._end_late)
         timer.daemon = True
         timer.start()
         try:
@@ -107,16 +120,19 @@ class _Helper:
             timer.cancel()
         return json.loads(line) if line.endswith("\n") else None
 
-    def close(self) -> int | None:
-        """End the process; return its exit status, None without one."""
+    def _end_late(self) -> None:
+        self._late = True
+        self._process.kill()
+
+    def close(self) -> int:
+        """End the process; return its exit status, 0 without one."""
         atexit.unregister(self.close)
         process, self._process = self._process, None
         if process is None or self._owner != os.getpid():
-            return None
+            return 0
         for pipe in (process.stdin, process.stdout):
-            with contextlib.suppress(
-                OSError, ValueError
-            ):  # what was written to a dead process is lost, and may be
+            # what was written to a dead process is lost, and may be
+            with contextlib.suppress(OSError, ValueError):
                 pipe.close()
         try:
             process.wait(timeout=_PATIENCE_S)  # it leaves when its input ends

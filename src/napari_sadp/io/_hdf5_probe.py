@@ -28,6 +28,11 @@ _MEMORY_TIMES_FILE = 4
 
 def main() -> None:
     """Serve until nothing is left to do."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # an interrupt of the terminal is meant for the other process
+    if hasattr(signal, "SIGPROF"):
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
     last = [time.monotonic()]
     threading.Thread(target=_leave_when_idle, args=(last,), daemon=True).start()
     with contextlib.suppress(ImportError):
