@@ -143,13 +143,7 @@ def analyse_pattern(
         beam = DirectBeam(lattice.beam_rc.copy(), beam.score, beam.method)
     notes = (*pattern.notes, *prepared.notes, *_doubts(lattice))
     found = PatternGeometry(pattern, beam, spots, lattice, prepared, notes)
-    agreement, n_pairs = friedel_agreement(found.nodes, lattice)
-    if n_pairs >= _MIN_PAIRS and agreement < _MIN_AGREEMENT:
-        detail = (
-            f"opposite spots do not resemble each other (agreement {agreement:.2f} of {n_pairs} pairs, at least "
-            f"{_MIN_AGREEMENT}), as they do near a zone axis"
-        )
-        raise PatternRefusedError("off zone", detail, beam=beam, spots=spots)
+    _require_likeness(found)
     return found
 
 
@@ -280,6 +274,17 @@ def _require_zone(prepared: PreparedImage, lattice: SpotLattice, beam: DirectBea
             detail = f"the spots lie on one side of the direct beam (asymmetry {moment:.2f}, at most {_MAX_ASYMMETRY})"
             raise PatternRefusedError("off zone", detail)
     _require_occupancy(prepared, lattice)
+
+
+def _require_likeness(found: PatternGeometry) -> None:
+    """Refuse a pattern whose opposite spots do not resemble each other."""
+    agreement, n_pairs = friedel_agreement(found.nodes, found.lattice)
+    if n_pairs >= _MIN_PAIRS and agreement < _MIN_AGREEMENT:
+        detail = (
+            f"opposite spots do not resemble each other (agreement {agreement:.2f} of {n_pairs} pairs, at least "
+            f"{_MIN_AGREEMENT}), as they do near a zone axis"
+        )
+        raise PatternRefusedError("off zone", detail, beam=found.beam, spots=found.spots)
 
 
 def _require_beam_in_plane(prepared: PreparedImage, lattice: SpotLattice, beam: DirectBeam) -> None:

@@ -14,10 +14,9 @@ import numpy as np
 from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry._search import grow, one_spot_per_node, reduce_basis, weights
 from napari_sadp.geometry.analyse import (
-    _MIN_AGREEMENT,
-    _MIN_PAIRS,
     PatternGeometry,
     _doubts,
+    _require_likeness,
     _require_zone,
     _with_mask,
     _with_weak_spots,
@@ -26,7 +25,6 @@ from napari_sadp.geometry.analyse import (
 from napari_sadp.geometry.background import prepare_image
 from napari_sadp.geometry.center import find_direct_beam
 from napari_sadp.geometry.lattice import SYSTEMATIC_ERROR, fit_lattice, move_origin, refit
-from napari_sadp.geometry.nodes import friedel_agreement
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
 from napari_sadp.geometry.spots import _centroids, _integrals, find_spots
 
@@ -284,14 +282,6 @@ def without_places(prepared: PreparedImage, removed_rc: np.ndarray, kept: SpotLi
     if np.array_equal(mask, prepared.mask):
         return prepared
     return replace(prepared, mask=mask, signal=np.where(mask, np.float32(0), prepared.signal))
-
-
-def _require_likeness(found: PatternGeometry) -> None:
-    """Refuse a pattern whose opposite spots do not resemble each other, as `analyse_pattern` does."""
-    agreement, n_pairs = friedel_agreement(found.nodes, found.lattice)
-    if n_pairs >= _MIN_PAIRS and agreement < _MIN_AGREEMENT:
-        detail = f"opposite spots do not resemble each other (agreement {agreement:.2f} of {n_pairs} pairs)"
-        raise PatternRefusedError("off zone", detail, beam=found.beam, spots=found.spots)
 
 
 def _as_given(spots: SpotList, beam_rc: np.ndarray, basis: np.ndarray) -> SpotLattice:
