@@ -26,6 +26,8 @@ SMALL = {
     "crystals_per_behaviour": 1,
     "batch_size": 8,
     "validation_samples": 40,
+    "validations": 2,
+    "outlier_images": 0,
     "dynamical_nm": None,
 }
 
@@ -53,6 +55,9 @@ def test_a_run_ends_with_weights_that_load(finished):
     assert card.metrics["validation_patterns"] == 40
     assert len(scheme) == network.fc.out_features
     assert (folder / "metrics.csv").read_text().startswith("samples,seconds,loss,accuracy")
+    lines = (folder / "validation.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["samples", "16", "32"]
+    assert last.best_accuracy == pytest.approx(max(float(line.split(",")[3]) for line in lines[1:]), abs=1e-4)
 
 
 def test_a_run_starts_from_the_weights_of_another(finished, tmp_path):
@@ -73,6 +78,48 @@ def test_a_run_starts_from_the_weights_of_another(finished, tmp_path):
     ]
     assert stages.count("crystals to train") == 1
     assert stages[-1] == "done"
+
+
+def test_the_best_weights_are_kept(finished, tmp_path, monkeypatch):
+    accuracies = iter([(1.0, 0.9), (2.0, 0.3)])
+    monkeypatch.setattr(trainer, "quick_validation", lambda *_: next(accuracies))
+    *_, last = train(config(average=0.0), tmp_path)
+    assert last.best_accuracy == 0.9
+    written, _, _ = load_weights(last.weights)
+    kept = load_file(tmp_path / "best.safetensors")
+    end = load_file(tmp_path / "checkpoint.safetensors")
+    key = "layer4.1.conv2.weight"
+    assert torch.allclose(written.state_dict()[key], kept[key], atol=1e-3)
+    assert not torch.allclose(kept[key], end[f"average.{key}"], atol=1e-5)
+    # a run that is done is not validated again when it is finished once more
+    *_, again = train(config(average=0.0), tmp_path, resume=True)
+    assert again.best_accuracy == 0.9
+    (tmp_path / "best.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: not the weights of this run"):
+        list(train(config(average=0.0), tmp_path, resume=True))
+
+
+def test_a_run_that_is_stopped_writes_its_best_weights(tmp_path):
+    asked = []
+    *_, last = train(config(samples=8000), tmp_path, stop=lambda: asked.append(0) or len(asked) > 2)
+    assert last.stage == "done"
+    assert last.samples == 16
+    assert load_weights(last.weights)[1].recipe["images_seen"] == 16
+
+
+def test_a_run_of_an_older_version_goes_on(finished, tmp_path):
+    """Without counts of validation in its checkpoint, and without the best weights."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    source = finished[0] / "checkpoint.safetensors"
+    with safe_open(source, framework="pt") as stream:
+        metadata = stream.metadata()
+    metadata["counters"] = metadata["counters"].replace('"best"', '"other"')
+    save_file(load_file(source), tmp_path / "checkpoint.safetensors", metadata)
+    *_, last = train(config(), tmp_path, resume=True)
+    assert last.samples == 32
+    assert last.best_accuracy == pytest.approx(finished[1][-1].best_accuracy, abs=0.3)
 
 
 def test_same_seed_same_weights(finished, tmp_path):
@@ -129,6 +176,10 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         ({"parts": 3}, "parts is 3, expected a divisor of batch_size 8"),
         ({"parts": 8}, "parts is 8"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"validations": 0}, "validations"),
+        ({"outlier_images": 3}, "outlier_images is 3, expected 0"),
+        ({"split": "colour"}, "split is 'colour', expected one of 'formula', 'type'"),
+        ({"precision": "quarter"}, "precision"),
     ],
 )
 def test_wrong_settings_are_named(change, match):
@@ -157,7 +208,10 @@ def test_a_killed_run_goes_on(tmp_path):
 
 
 def test_shipped_recipes():
-    assert shipped_recipes() == ("article", "default")
+    assert shipped_recipes() == ("article", "default", "gpu_resnet101", "gpu_resnet50")
+    for name in ("resnet50", "resnet101"):
+        recipe = load_recipe(f"gpu_{name}")
+        assert (recipe.architecture, recipe.minutes, recipe.precision) == (name, 10, "half")
     article = load_recipe("article")
     # 25 epochs of 68 480 images, a tenth of the rate every 7
     assert (article.samples, article.step_samples) == (25 * 68_480, 7 * 68_480)
@@ -200,7 +254,7 @@ def images(tmp_path_factory):
 def test_the_recipe_of_the_article_on_a_small_data_set(images, tmp_path):
     changes = {
         "source": str(images), "size": 40, "samples": 48, "step_samples": 16, "batch_size": 8, "initial": "",
-        "architecture": "resnet18", "groups": (225, 229), "device": "cpu",
+        "architecture": "resnet18", "groups": (225, 229), "device": "cpu", "validations": 1,
     }  # fmt: skip
     run = train(load_recipe("article", **changes), tmp_path)
     for step in run:
@@ -268,7 +322,7 @@ def test_two_processes_train_what_one_does(tmp_path):
         "--name", "tiny", "--device", "cpu", "--recipe", str(tmp_path / "small.toml"),
     ]  # fmt: skip
     # Adam would magnify the rounding of gradients that are nearly zero
-    recipe = "[data]\nvalidation_samples = 40\ndynamical_nm = [20, 20]\n[schedule]\noptimiser = 'sgd'\nlearning_rate = 0.01\n"
+    recipe = "[data]\nvalidation_samples = 40\noutlier_images = 0\ndynamical_nm = [20, 20]\n[schedule]\noptimiser = 'sgd'\nlearning_rate = 0.01\n"
     (tmp_path / "small.toml").write_text(recipe)
     weights = []
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

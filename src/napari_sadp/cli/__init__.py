@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from napari_sadp import __version__
-from napari_sadp.cli import _catalogue, _classes, _dataset, _identify, _simulate, _train, _weights
+from napari_sadp.cli import _catalogue, _classes, _dataset, _evaluate, _identify, _simulate, _train, _weights
 from napari_sadp.cli._common import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, EXIT_USAGE, plain_numbers
 from napari_sadp.errors import SadpError
 
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _identify.add_command(commands)
     _train.add_command(commands)
+    _evaluate.add_command(commands)
     _weights.add_command(commands)
     _dataset.add_command(commands)
     _classes.add_command(commands)

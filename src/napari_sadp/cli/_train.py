@@ -39,6 +39,7 @@ _CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
         {"metavar": "FOLDER", "help": "data set of `napari-sadp dataset` to train on, or stream for none"},
     ),
     "--crystals": ("crystals_per_behaviour", {"type": int, "help": "crystals per extinction behaviour"}),
+    "--split": ("split", {"help": "hold out structures by formula or by structure type"}),
     "--batch-size": ("batch_size", {"type": int, "help": "images per step"}),
     "--parts": (
         "parts",
@@ -48,6 +49,15 @@ _CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "--learning-rate": ("learning_rate", {"type": float, "help": "peak of the learning rate"}),
+    "--precision": ("precision", {"help": "auto, single, or half (bfloat16; auto takes it on CUDA)"}),
+    "--validations": (
+        "validations",
+        {"type": int, "help": "how often to measure on held-out structures; the best weights are kept"},
+    ),
+    "--outlier-images": (
+        "outlier_images",
+        {"type": int, "help": "images to fit the score of none-of-these on, at the end; 0 for no score"},
+    ),
     "--name": ("name", {"help": "name of the weights"}),
     "--seed": ("seed", {"type": int, "help": "seed of everything"}),
     "--device": ("device", {"help": "auto, cpu, cuda or mps"}),
@@ -60,8 +70,9 @@ def add_command(commands: Any) -> None:
         "train",
         help="train a network on simulated patterns",
         description="Train a ResNet on patterns simulated on the fly from the package's structures, or on a data set. A killed run "
-        "goes on with --resume. The run folder gets metrics.csv and, at the end, NAME.safetensors and NAME.json for --weights. The "
-        "other options change single values of the recipe.",
+        "goes on with --resume. The run folder gets metrics.csv, validation.csv, the same for TensorBoard in tensorboard/, and, at the end, "
+        "NAME.safetensors and NAME.json for --weights: the weights that were best on held-out structures. The other options change "
+        "single values of the recipe.",
         epilog="Several GPUs or machines: torchrun --nproc-per-node N -m napari_sadp.cli train --parts N ...; the result is that of one "
         "process with the same number of parts.",
     )
@@ -70,7 +81,8 @@ def add_command(commands: Any) -> None:
         "--recipe",
         default="default",
         metavar="RECIPE",
-        help="TOML file, or default, or article for that of Ra et al. 2021 (default: %(default)s)",
+        help="TOML file, or one of the package: default, article for that of Ra et al. 2021, gpu_resnet50 and gpu_resnet101 for ten "
+        "minutes on a GPU (default: %(default)s)",
     )
     command.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")
     for option, (_, keywords) in _CHANGES.items():
@@ -81,6 +93,7 @@ def add_command(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command, return the exit status."""
     from napari_sadp.models.recipe import load_recipe
+    from napari_sadp.models.resnet import choose_device, describe_device
     from napari_sadp.models.train import train
 
     given = {field: getattr(options, option[2:].replace("-", "_")) for option, (field, _) in _CHANGES.items()}
@@ -89,6 +102,8 @@ def run(options: argparse.Namespace) -> int:
         changes.setdefault("samples", None)
     config = load_recipe(options.recipe, **changes)
     stage, shown, first = "", -1.0, int(os.environ.get("RANK", "0")) == 0
+    if first:
+        print(f"device: {describe_device(choose_device(config.device))}", file=sys.stderr)
     for step in train(config, options.out, resume=options.resume):
         if not first:
             continue
@@ -98,6 +113,8 @@ def run(options: argparse.Namespace) -> int:
         )
         if step.loss == step.loss:
             line += f", loss {step.loss:.3f}, accuracy {step.accuracy:.3f}"
+        if step.validation_accuracy == step.validation_accuracy:
+            line += f", held out {step.validation_accuracy:.3f} (best {step.best_accuracy:.3f})"
         if sys.stderr.isatty():
             show_progress(line)
         elif step.stage != stage or step.fraction - shown >= 0.01:

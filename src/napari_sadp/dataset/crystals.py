@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from napari_sadp._validate import check_option
 from napari_sadp.labels.spacegroups import behaviours
 from napari_sadp.simulation.catalogue import CatalogueEntry, load_catalogue
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Share of the formulas held out for validation, as in the article.
 VALIDATION_SHARE = 0.15
+#: What decides whether a structure is held out: its formula, or its structure type, so that no relative of it is trained on.
+SPLITS: tuple[str, ...] = ("formula", "type")
 _COMMON_ELEMENTS = [
     "Li",
     "Be",
@@ -95,6 +98,56 @@ _COMMON_ELEMENTS = [
 ]
 
 
+def structure_type(entry: CatalogueEntry) -> tuple[Any, ...]:
+    """Return what isotypic structures share, whatever their elements.
+
+    Parameters
+    ----------
+    entry : CatalogueEntry
+        A structure.
+
+    Returns
+    -------
+    tuple
+        Space group, and the multiplicities of the sites of each kind of atom. Multiplicities, not Wyckoff letters, since those
+        depend on the choice of the origin: so a few types count as one, never one as several.
+
+    Examples
+    --------
+    >>> from napari_sadp.simulation.catalogue import find_structure
+    >>> structure_type(find_structure("NaCl", 225)) == structure_type(find_structure("MgO", 225))
+    True
+    """
+    kinds: dict[tuple[Any, ...], list[int]] = {}
+    for species, multiplicity, *_ in entry.sites:
+        kinds.setdefault(tuple(tuple(item[:2]) for item in species), []).append(int(multiplicity))
+    return entry.space_group, tuple(sorted((len(kind), *sorted(sizes)) for kind, sizes in kinds.items()))
+
+
+def is_held_out(entry: CatalogueEntry, split: str = "formula") -> bool:
+    """Tell whether a structure is kept for validation.
+
+    Parameters
+    ----------
+    entry : CatalogueEntry
+        A structure.
+    split : {"formula", "type"}
+        By its formula, see `is_validation`, or by its `structure_type`.
+
+    Returns
+    -------
+    bool
+        The same in every run.
+
+    Raises
+    ------
+    ValueError
+        If the split is unknown.
+    """
+    check_option("split", split, SPLITS)
+    return is_validation(entry.formula if split == "formula" else repr(structure_type(entry)))
+
+
 def is_validation(formula: str) -> bool:
     """Tell whether a formula is held out for validation: a fixed hash, so that no run ever trains on it."""
     digest = hashlib.sha256(formula.encode()).digest()
@@ -123,6 +176,7 @@ def choose_crystals(
     per_behaviour: int,
     rng: np.random.Generator,
     max_atoms: int = 250,
+    split: str = "formula",
 ) -> list[tuple[str, Crystal]]:
     """Draw crystals for every behaviour of a scheme.
 
@@ -138,6 +192,8 @@ def choose_crystals(
         Random numbers.
     max_atoms : int
         Larger cells are left out, they only cost time.
+    split : {"formula", "type"}
+        What is held out, see `is_held_out`.
 
     Returns
     -------
@@ -146,7 +202,7 @@ def choose_crystals(
     """
     pool: dict[str, list[CatalogueEntry]] = {}
     for entry in load_catalogue():
-        if entry.n_atoms <= max_atoms and is_validation(entry.formula) == validation:
+        if entry.n_atoms <= max_atoms and is_held_out(entry, split) == validation:
             pool.setdefault(entry.behaviour.name, []).append(entry)
     chosen = []
     for number in scheme.groups:

@@ -68,6 +68,8 @@ class SpotLibrary:
         Class by symmetry.
     crystal : (n,) ndarray of int64
         Index of the crystal, to draw intervals over structures.
+    zone : (n,) ndarray of int64
+        Index of the zone axis in the scheme; -1 for what is on none.
     thickness_nm : (n,) ndarray of float32
         Thickness of dynamical rows [nm]; 0 for kinematic ones, |F|^2.
     """
@@ -82,6 +84,7 @@ class SpotLibrary:
     label: np.ndarray
     symmetry_label: np.ndarray
     crystal: np.ndarray
+    zone: np.ndarray
     thickness_nm: np.ndarray
 
     def __len__(self) -> int:
@@ -124,7 +127,8 @@ def load_library(path: str | os.PathLike[str], key: str = "") -> SpotLibrary | N
     try:
         # a file that is open is closed whatever numpy finds in it
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
-            if str(content["key"]) != key:
+            # that of another version may have other columns
+            if str(content["key"]) != key or any(item.name not in content for item in fields(SpotLibrary)):
                 return None
             return SpotLibrary(**{field.name: content[field.name] for field in fields(SpotLibrary)})
     except FileNotFoundError:
@@ -201,18 +205,29 @@ def build_library_steps(
         nanometres = None
         if dynamical_nm is not None and crystal.n_atoms <= _DYNAMICAL_ATOMS:
             nanometres = np.exp(rng.uniform(*np.log(dynamical_nm), n_thicknesses))
-        for zone in scheme.zones:
+        for place, zone in enumerate(scheme.zones):
             found = _kinematic_rows(crystal, zone, scheme, thresholds)
             if nanometres is not None:
                 found += _dynamical_rows(crystal, zone, scheme, nanometres)
-            about = {"symmetry_label": scheme.index_of[name, zone], "crystal": number}
+            about = {"symmetry_label": scheme.index_of[name, zone], "crystal": number, "zone": place}
             rows += [row | about for row in found]
         yield number + 1, len(crystals)
-    return _collect(rows)
+    return collect_rows(rows)
 
 
-def _collect(rows: list[dict[str, Any]]) -> SpotLibrary:
-    """Pad the spots of the rows to one width."""
+def collect_rows(rows: list[dict[str, Any]]) -> SpotLibrary:
+    """Return a library of rows, their spots padded to one width.
+
+    Parameters
+    ----------
+    rows : list of dict
+        The columns of `SpotLibrary` by name, without padding.
+
+    Returns
+    -------
+    SpotLibrary
+        In the order of the rows.
+    """
     width = max((len(row["intensity"]) for row in rows), default=0)
     position = np.zeros((len(rows), width, 2), dtype=np.float32)
     intensity = np.zeros((len(rows), width), dtype=np.float32)
@@ -239,6 +254,7 @@ def _collect(rows: list[dict[str, Any]]) -> SpotLibrary:
         label=column("label", np.int64),
         symmetry_label=column("symmetry_label", np.int64),
         crystal=column("crystal", np.int64),
+        zone=column("zone", np.int64),
         thickness_nm=column("thickness_nm", np.float32),
     )
 

@@ -102,6 +102,8 @@ class PatternStream:
         What is drawn at random.
     balanced : bool
         Draw classes with equal probability; else patterns.
+    turned : bool
+        Turn every pattern at random, as the conversion ``"article"`` leaves them; else aligned.
     """
 
     def __init__(
@@ -114,10 +116,11 @@ class PatternStream:
         seed: int = 0,
         imperfections: AlignedImperfections | None = None,
         balanced: bool = True,
+        turned: bool = False,
     ) -> None:
         import torch
 
-        self.size = size
+        self.size, self.turned = size, turned
         self.imperfections = imperfections or AlignedImperfections()
         self.device = torch.device(device)
         self.seed, self.generator = seed, torch.Generator(device=self.device)
@@ -133,7 +136,9 @@ class PatternStream:
         self.label = torch.as_tensor(library.label, **move)
         counts = np.bincount(library.label, minlength=n_classes)
         weight = 1.0 / counts[library.label] if balanced else np.ones(len(library))
-        self.cumulative = torch.as_tensor(np.cumsum(weight / weight.sum()), **move)
+        # Apple's devices know no double precision; single is enough for some ten thousand rows
+        kind = np.float32 if self.device.type == "mps" else np.float64
+        self.cumulative = torch.as_tensor(np.cumsum(weight / weight.sum()).astype(kind), **move)
 
     def seek(self, number: int) -> None:
         """Go on with the batch that begins with the image of this number, from 0: the same one whatever was drawn before."""
@@ -172,7 +177,7 @@ class PatternStream:
         """
         import torch
 
-        drawn = self._uniform(n, 0.0, 1.0).double()
+        drawn = self._uniform(n, 0.0, 1.0).to(self.cumulative.dtype)
         rows = torch.searchsorted(self.cumulative, drawn).clip(max=len(self.label) - 1)
         return self.render(rows), self.label[rows], rows
 
@@ -225,6 +230,8 @@ class PatternStream:
         pick = (self._uniform(n, 0, 6)).long().clip(max=5)
         angle = self.turns[rows].gather(1, pick[:, None])[:, 0]
         angle = -angle + np.radians(spec.angle_deg) * fit * self._normal(n)
+        if self.turned:
+            angle = angle + self._uniform(n, 0, 2 * np.pi)
         cosine, sine = angle.cos(), angle.sin()
         flip = torch.where(self._uniform(n, 0, 1) < 0.5, 1.0, -1.0)
         turn = torch.stack([cosine, -sine, flip * sine, flip * cosine], dim=1).reshape(n, 2, 2)

@@ -57,7 +57,41 @@ def expected_calibration_error(
         Mean distance of accuracy and confidence over the bins, weighted by their counts.
     """
     probability = np.exp(log_softmax(logits / temperature, axis=1))
-    confidence, hit = probability.max(axis=1), probability.argmax(axis=1) == labels
-    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    gap = [abs(hit[bins == b].sum() - confidence[bins == b].sum()) for b in range(n_bins)]
-    return float(sum(gap) / len(labels))
+    return calibration_error(probability.max(axis=1), probability.argmax(axis=1) == labels, n_bins)
+
+
+def calibration_curve(
+    confidence: np.ndarray, hits: np.ndarray, n_bins: int = 15
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compare stated probabilities with how often they are right.
+
+    Parameters
+    ----------
+    confidence : (n,) ndarray of float
+        Probability stated, 0 to 1.
+    hits : (n,) ndarray of bool
+        Whether it was right.
+    n_bins : int
+        Bins of equal width in confidence.
+
+    Returns
+    -------
+    stated, right : (n_bins,) ndarray of float64
+        Mean confidence and share of hits of each bin; nan in empty ones.
+    counts : (n_bins,) ndarray of int
+        Patterns in each.
+    """
+    bins = np.clip((np.asarray(confidence) * n_bins).astype(int), 0, n_bins - 1)
+    counts = np.bincount(bins, minlength=n_bins)
+    filled = np.where(counts, counts, np.nan)
+    stated = np.bincount(bins, weights=confidence, minlength=n_bins) / filled
+    right = np.bincount(bins, weights=np.asarray(hits, dtype=float), minlength=n_bins) / filled
+    return stated, right, counts
+
+
+def calibration_error(confidence: np.ndarray, hits: np.ndarray, n_bins: int = 15) -> float:
+    """Return the mean distance of the two curves of `calibration_curve`, weighted by the counts; nan without patterns."""
+    stated, right, counts = calibration_curve(confidence, hits, n_bins)
+    if not counts.sum():
+        return float("nan")
+    return float(np.nansum(np.abs(stated - right) * counts) / counts.sum())

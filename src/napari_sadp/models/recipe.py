@@ -1,6 +1,7 @@
 """What a training run is made of: a frozen `TrainConfig`, read from TOML, every value checked.
 
-Two recipes ship with the package: ``default``, patterns simulated on the training device, and ``article``, that of Ra et al.
+Recipes that ship with the package: ``default``, patterns simulated on the training device; ``article``, that of Ra et al.; and
+``gpu_resnet50`` and ``gpu_resnet101`` for ten minutes on a GPU.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_sadp._validate import check_option, check_range
+from napari_sadp.dataset.crystals import SPLITS
 from napari_sadp.labels.spacegroups import ARTICLE_GROUPS
 from napari_sadp.models.resnet import ARCHITECTURES
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 OPTIMISERS: tuple[str, ...] = ("adamw", "sgd")
 SCHEDULES: tuple[str, ...] = ("cosine", "step")
+#: Of the networks' arithmetic; the weights are always in single precision.
+TRAIN_PRECISIONS: tuple[str, ...] = ("auto", "single", "half")
 #: The data source that needs no files.
 STREAM = "stream"
 #: Initial weights that torchvision downloads.
@@ -28,12 +32,14 @@ IMAGENET = "imagenet"
 #: The sections of the TOML file and the keys in each; the keys are the fields of `TrainConfig`.
 SECTIONS: dict[str, tuple[str, ...]] = {
     "network": ("name", "architecture", "groups", "size", "initial"),
-    "data": ("source", "crystals_per_behaviour", "dynamical_nm", "validation_samples"),
+    "data": (
+        "source", "split", "crystals_per_behaviour", "dynamical_nm", "validation_samples", "outlier_images",
+    ),
     "schedule": (
         "optimiser", "learning_rate", "momentum", "weight_decay", "schedule", "step_samples", "step_factor",
-        "label_smoothing", "average", "batch_size", "parts", "minutes", "samples",
+        "label_smoothing", "average", "batch_size", "parts", "minutes", "samples", "precision",
     ),
-    "run": ("seed", "device", "checkpoint_minutes"),
+    "run": ("seed", "device", "compiled", "checkpoint_minutes", "validations"),
 }  # fmt: skip
 
 
@@ -55,12 +61,16 @@ class TrainConfig:
         Weight file to start from, or ``"imagenet"`` for those of torchvision, downloaded by it; from scratch if empty.
     source : str
         ``"stream"`` for patterns simulated on the training device, or the folder of a data set.
+    split : {"formula", "type"}
+        What decides whether a structure of a stream is held out, see `napari_sadp.dataset.crystals.is_held_out`.
     crystals_per_behaviour : int
         Training crystals of each extinction behaviour, of a stream.
     dynamical_nm : tuple of 2 float, optional
         Range of the thickness for patterns by Bloch waves beside the kinematic ones, of a stream [nm]; None leaves them out.
     validation_samples : int
         Patterns of held-out formulas; of a data set at most so many.
+    outlier_images : int
+        Images of the classes, and as many of none, that the outlier score is fitted on at the end of a stream; 0 for no score.
     optimiser : {"adamw", "sgd"}
         Optimiser.
     learning_rate : float
@@ -87,12 +97,18 @@ class TrainConfig:
         Time budget of the whole run, over all resumptions [min].
     samples : int, optional
         Budget in images instead of minutes; then the run depends on the seed alone.
+    precision : {"auto", "single", "half"}
+        ``"half"`` computes in bfloat16 where torch holds that for safe; ``"auto"`` does so on CUDA.
     seed : int
         Seed of everything.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
+    compiled : bool
+        Have torch compile the network, which needs a C++ compiler, on CUDA Triton too.
     checkpoint_minutes : float
         Time between checkpoints [min].
+    validations : int
+        How often the network is measured on held-out structures on the way, the last time at the end; the best one is kept.
 
     Raises
     ------
@@ -106,9 +122,11 @@ class TrainConfig:
     size: int = 96
     initial: str = ""
     source: str = STREAM
+    split: str = "formula"
     crystals_per_behaviour: int = 120
     dynamical_nm: tuple[float, float] | None = (4.0, 80.0)
     validation_samples: int = 4000
+    outlier_images: int = 3000
     optimiser: str = "adamw"
     learning_rate: float = 1.5e-3
     momentum: float = 0.9
@@ -122,14 +140,20 @@ class TrainConfig:
     parts: int = 1
     minutes: float = 40.0
     samples: int | None = None
+    precision: str = "auto"
     seed: int = 0
     device: str = "auto"
+    compiled: bool = False
     checkpoint_minutes: float = 2.0
+    validations: int = 10
 
     def __post_init__(self) -> None:
         check_option("architecture", self.architecture, ARCHITECTURES)
         check_option("optimiser", self.optimiser, OPTIMISERS)
         check_option("schedule", self.schedule, SCHEDULES)
+        check_option("split", self.split, SPLITS)
+        check_option("precision", self.precision, TRAIN_PRECISIONS)
+        check_option("compiled", self.compiled, (True, False))
         check_range("size", self.size, 32, 1024, "px")
         check_range("batch_size", self.batch_size, 2, 100_000)
         check_range("parts", self.parts, 1, 100_000)
@@ -145,6 +169,12 @@ class TrainConfig:
         check_range("step_samples", self.step_samples, 1, 1e12)
         check_range("crystals_per_behaviour", self.crystals_per_behaviour, 1, 1_000_000)
         check_range("validation_samples", self.validation_samples, 2, 1e9)
+        check_range("validations", self.validations, 1, 10_000)
+        check_range("outlier_images", self.outlier_images, 0, 1e7)
+        if 0 < self.outlier_images < 10:
+            raise ValueError(
+                f"outlier_images is {self.outlier_images}, expected 0 for no score, or 10 or more"
+            )
         if self.samples is not None:
             check_range("samples", self.samples, 1, 1e12)
         if self.dynamical_nm is not None:
@@ -168,7 +198,7 @@ def load_recipe(name: str | os.PathLike[str], /, **changes: Any) -> TrainConfig:
     Parameters
     ----------
     name : str or path-like
-        A TOML file, or the name of a shipped recipe: ``default`` or ``article``.
+        A TOML file, or the name of a shipped recipe, see `shipped_recipes`.
     **changes
         Fields of `TrainConfig` that differ.
 

@@ -58,6 +58,33 @@ def build_resnet(architecture: Architecture, n_classes: int) -> torch.nn.Module:
     return network
 
 
+def run_with_features(network: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run a network and keep what its last layer sees.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Made by `build_resnet`.
+    images : (n, 1, size, size) torch.Tensor
+        Images on the device of the network.
+
+    Returns
+    -------
+    logits : (n, n_classes) torch.Tensor
+        What the network gives.
+    features : (n, d) torch.Tensor
+        Input of its last layer.
+    """
+    # no hook: several threads may share a network
+    values = images
+    for name, layer in network.named_children():
+        if name == "fc":
+            break
+        values = layer(values)
+    features = values.flatten(1)
+    return network.fc(features), features
+
+
 def load_imagenet(network: torch.nn.Module, architecture: Architecture) -> None:
     """Give a network the weights that torchvision has for ImageNet, downloading them upon the first use.
 
@@ -117,3 +144,29 @@ def choose_device(device: str = "auto") -> torch.device:
         usable = ", ".join(name for name, there in available.items() if there)
         raise ValueError(f"device is {device!r}, available here: auto, {usable}")
     return torch.device(device)
+
+
+def describe_device(device: torch.device) -> str:
+    """Return a device in words, and why it is no faster one.
+
+    Parameters
+    ----------
+    device : torch.device
+        What `choose_device` gave.
+
+    Returns
+    -------
+    str
+        One line.
+    """
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    if device.type == "mps":
+        return "mps (Apple GPU)"
+    gpu = (
+        "there is a GPU, choose auto to use it"
+        if choose_device("auto").type != "cpu"
+        else "torch finds no GPU"
+    )
+    threads = torch.get_num_threads()
+    return f"{device}, {threads} thread{'s' * (threads > 1)} ({gpu})"

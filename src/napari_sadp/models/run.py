@@ -71,8 +71,11 @@ class TrainingRun:
             kind["momentum"] = config.momentum
         optimiser = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[config.optimiser]
         self.optimiser = optimiser([{"params": decayed}, {"params": free, "weight_decay": 0.0}], **kind)
+        self.half = config.precision == "half" or (config.precision == "auto" and self.device.type == "cuda")
+        self.forward = torch.compile(self.network) if config.compiled else self.network
         self.samples, self.seconds = 0, 0.0
         self.loss = self.accuracy = float("nan")
+        self.best = float("nan")  # accuracy of what is in `best_path`
 
     def _start_from(self, path: str, scheme: PatternScheme) -> None:
         """Take the weights of a trained network of the same architecture and classes, or those of ImageNet."""
@@ -86,6 +89,11 @@ class TrainingRun:
                 f"{len(scheme)} of this run"
             )
         self.network.load_state_dict(network.state_dict())
+
+    @property
+    def best_path(self) -> Path:
+        """Where the best weights so far are kept."""
+        return self.folder / "best.safetensors"
 
     @property
     def fraction(self) -> float:
@@ -126,8 +134,11 @@ class TrainingRun:
             images, labels, _ = stream.draw(size)
             for item, old in zip(statistics, before, strict=True):
                 item.copy_(old)
-            logits = self.network(images.contiguous(memory_format=torch.channels_last))
-            loss = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                logits = self.forward(images.contiguous(memory_format=torch.channels_last))
+                loss = torch.nn.functional.cross_entropy(
+                    logits, labels, label_smoothing=config.label_smoothing
+                )
             (loss / config.parts).backward()
             for item, new in zip(total, statistics, strict=True):
                 item += new
@@ -163,6 +174,25 @@ class TrainingRun:
             else:
                 mean.copy_(value)
 
+    def keep_best(self, accuracy: float) -> None:
+        """Keep the average of the weights if none was better; of equals the later one has seen more."""
+        if accuracy < self.best:
+            return
+        self.best = accuracy
+        state = {key: value.detach().cpu().contiguous() for key, value in self.average.state_dict().items()}
+        with atomic_write(self.best_path, "wb") as stream:
+            stream.write(save(state, metadata={"accuracy": f"{accuracy:.6f}", "samples": str(self.samples)}))
+
+    def take_best(self) -> None:
+        """Put the best weights into the average."""
+        if not self.best_path.exists():
+            return
+        try:
+            self.average.load_state_dict(load_file(self.best_path))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            first = str(error).splitlines()[0]
+            raise CheckpointError(f"{self.best_path}: not the weights of this run ({first})") from error
+
     def save(self) -> None:
         """Write the state; a kill leaves the former or the new one, never half of it."""
         if not self.workers.is_first:
@@ -177,6 +207,7 @@ class TrainingRun:
             "seconds": self.seconds,
             "loss": self.loss,
             "accuracy": self.accuracy,
+            "best": self.best,
         }
         metadata = {"config": json.dumps(asdict(self.config)), "counters": json.dumps(counters)}
         payload = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata=metadata)
@@ -197,7 +228,10 @@ class TrainingRun:
             config, counters = json.loads(metadata["config"]), json.loads(metadata["counters"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: not a checkpoint of a training run ({error})") from error
-        free = ("minutes", "samples", "checkpoint_minutes", "device", "name", "validation_samples")
+        free = (
+            "minutes", "samples", "checkpoint_minutes", "device", "name", "validation_samples", "validations",
+            "outlier_images", "compiled",
+        )  # fmt: skip
         ours, defaults = (json.loads(json.dumps(asdict(item))) for item in (self.config, TrainConfig()))
         for key, value in ours.items():
             theirs = config.get(key, defaults[key])
@@ -218,4 +252,6 @@ class TrainingRun:
         self.optimiser.load_state_dict({"state": state, "param_groups": full["param_groups"]})
         self.samples, self.seconds = int(counters["samples"]), float(counters["seconds"])
         self.loss, self.accuracy = float(counters["loss"]), float(counters["accuracy"])
+        # what an older version wrote has none; neither counts what was removed since
+        self.best = float(counters.get("best", "nan")) if self.best_path.exists() else float("nan")
         return True

@@ -12,6 +12,7 @@ from napari_sadp import __version__
 from napari_sadp.dataset.crystals import choose_crystals
 from napari_sadp.dataset.disk_stream import DiskStream
 from napari_sadp.dataset.library import build_library_steps, load_library
+from napari_sadp.dataset.outliers import OUTLIER_KINDS, outlier_library
 from napari_sadp.dataset.read import open_dataset
 from napari_sadp.dataset.stream import PatternStream
 from napari_sadp.models.recipe import STREAM
@@ -46,6 +47,8 @@ class Source:
         How many different images there are; None without limit.
     conversion : str
         The image convention that they are in.
+    library : SpotLibrary or None
+        The spots of a stream.
     """
 
     stream: PatternStream | DiskStream
@@ -53,6 +56,7 @@ class Source:
     structure: np.ndarray
     n_images: int | None
     conversion: str
+    library: SpotLibrary | None = None
 
 
 def open_source_steps(
@@ -99,7 +103,7 @@ def open_source_steps(
         library = yield from _library_steps(config, scheme, validation, folder)
         seed = config.seed + _VALIDATION_SEED * validation
         stream = PatternStream(library, size=config.size, n_classes=len(scheme), device=device, seed=seed)
-        return Source(stream, library.symmetry_label, library.crystal, None, "aligned")
+        return Source(stream, library.symmetry_label, library.crystal, None, "aligned", library)
     reader = open_dataset(config.source)
     if reader.class_names != scheme.labels:
         raise ValueError(
@@ -112,11 +116,46 @@ def open_source_steps(
     return Source(disk, reader.labels, names, len(disk), "article")
 
 
+def outlier_source(
+    source: Source, config: TrainConfig, scheme: PatternScheme, device: torch.device
+) -> Source:
+    """Return images of no class, made from the training structures of a stream.
+
+    Parameters
+    ----------
+    source : Source
+        Training images of a stream.
+    config : TrainConfig
+        Settings.
+    scheme : PatternScheme
+        Classes.
+    device : torch.device
+        Where the images are made.
+
+    Returns
+    -------
+    Source
+        All kinds with equal chances.
+    """
+    rng = np.random.default_rng([config.seed, 2])
+    library = outlier_library(source.library, scheme, max(config.outlier_images // 2, 10), rng)
+    seed = config.seed + 2 * _VALIDATION_SEED - 1
+    stream = PatternStream(library, size=config.size, n_classes=len(OUTLIER_KINDS), device=device, seed=seed)
+    return Source(stream, library.symmetry_label, library.crystal, None, source.conversion, library)
+
+
 def _library_steps(
     config: TrainConfig, scheme: PatternScheme, validation: bool, folder: Path | None
 ) -> Generator[tuple[int, int], None, SpotLibrary]:
     """Draw the crystals of a run and work out their spots; the seed of the run fixes both."""
-    settings = (config.seed, validation, config.crystals_per_behaviour, config.dynamical_nm, config.groups)
+    settings = (
+        config.seed,
+        validation,
+        config.crystals_per_behaviour,
+        config.dynamical_nm,
+        config.groups,
+        config.split,
+    )
     key = json.dumps([*settings, scheme.version, __version__])
     path = folder and folder / f"spots_{'validation' if validation else 'training'}.npz"
     kept = load_library(path, key) if path else None
@@ -124,7 +163,11 @@ def _library_steps(
         return kept
     rng = np.random.default_rng([config.seed, int(validation)])
     crystals = choose_crystals(
-        scheme, validation=validation, per_behaviour=config.crystals_per_behaviour, rng=rng
+        scheme,
+        validation=validation,
+        per_behaviour=config.crystals_per_behaviour,
+        rng=rng,
+        split=config.split,
     )
     library = yield from build_library_steps(
         crystals, scheme, dynamical_nm=config.dynamical_nm, seed=config.seed

@@ -2,7 +2,9 @@
 
 `train` is a generator: it yields a `TrainProgress` now and then, so that a terminal or a widget can show it, and closing it
 stops the run with its state saved. A run folder holds ``checkpoint.safetensors`` (network, average,
-optimiser, counters and settings), ``spots_*.npz`` of a stream, ``metrics.csv`` and, at the end, the weights with their card.
+optimiser, counters and settings), ``best.safetensors`` (the average that was best on held-out structures so far), ``spots_*.npz``
+of a stream, ``metrics.csv`` and ``validation.csv``, the same for TensorBoard in ``tensorboard``, and, at the end, the weights with
+their card.
 """
 
 from __future__ import annotations
@@ -19,13 +21,16 @@ import torch
 from napari_sadp.errors import CheckpointError
 from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.models.calibrate import expected_calibration_error, fit_temperature
+from napari_sadp.models.event_file import EventFile
+from napari_sadp.models.outliers import fit_outlier_steps
 from napari_sadp.models.run import TrainingRun
-from napari_sadp.models.sources import Source, open_source_steps
+from napari_sadp.models.sources import Source, open_source_steps, outlier_source
 from napari_sadp.models.weights import WeightsCard, save_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
+    from napari_sadp.models.outliers import OutlierScore
     from napari_sadp.models.recipe import TrainConfig
 
 
@@ -36,7 +41,7 @@ class TrainProgress:
     Parameters
     ----------
     stage : str
-        ``"crystals to train"``, ``"crystals to validate"``, ``"train"``, ``"validate"`` or ``"done"``.
+        ``"crystals to train"``, ``"crystals to validate"``, ``"train"``, ``"validate"``, ``"outliers"`` or ``"done"``.
     fraction : float
         Of the stage, 0 to 1.
     samples : int
@@ -45,6 +50,8 @@ class TrainProgress:
         Training time so far, over all resumptions [s].
     loss, accuracy : float
         Moving averages over the training images; nan before the first step.
+    validation_accuracy, best_accuracy : float
+        The last one, and the best one, on images of held-out structures; nan before the first time.
     metrics : dict or None
         Validation, at the end.
     weights : pathlib.Path or None
@@ -57,11 +64,23 @@ class TrainProgress:
     seconds: float = 0.0
     loss: float = float("nan")
     accuracy: float = float("nan")
+    validation_accuracy: float = float("nan")
+    best_accuracy: float = float("nan")
     metrics: dict[str, Any] | None = None
     weights: Path | None = None
 
 
-def train(config: TrainConfig, folder: Path | str, *, resume: bool = False) -> Iterator[TrainProgress]:
+#: Images of a validation on the way.
+_QUICK_IMAGES = 1000
+
+
+def train(
+    config: TrainConfig,
+    folder: Path | str,
+    *,
+    resume: bool = False,
+    stop: Callable[[], bool] | None = None,
+) -> Iterator[TrainProgress]:
     """Train a network.
 
     Parameters
@@ -72,6 +91,8 @@ def train(config: TrainConfig, folder: Path | str, *, resume: bool = False) -> I
         Run folder; made if missing.
     resume : bool
         Go on from the checkpoint in the folder; without it a checkpoint there is an error.
+    stop : callable, optional
+        Asked after every step; when it returns True, training ends there, and the best weights are measured and written.
 
     Yields
     ------
@@ -102,12 +123,26 @@ def train(config: TrainConfig, folder: Path | str, *, resume: bool = False) -> I
         sources[part] = yield from _shown(steps, f"crystals to {part}", run)
         if run.workers.is_first:
             run.workers.wait()
-    yield from _loop(run, sources["train"])
+    yield from _loop(run, sources["train"], sources["validate"], stop)
     run.workers.leave()
     if not run.workers.is_first:
         return
-    yield TrainProgress("validate", 0.0, run.samples, run.seconds, run.loss, run.accuracy)
+    run.take_best()
+    about = {
+        "samples": run.samples,
+        "seconds": run.seconds,
+        "loss": run.loss,
+        "accuracy": run.accuracy,
+        "validation_accuracy": run.best,
+        "best_accuracy": run.best,
+    }
+    yield TrainProgress("validate", 0.0, **about)
     metrics, temperature = validate(run.average, sources["validate"], config.validation_samples)
+    outliers = None
+    if config.outlier_images and sources["train"].library is not None:
+        foreign = outlier_source(sources["train"], config, scheme, run.device)
+        steps = fit_outlier_steps(run.average, sources["train"], foreign, config.outlier_images)
+        outliers = yield from _shown_shares(steps, about)
     recipe = asdict(config) | {"images_seen": run.samples, "seconds": round(run.seconds)}
     card = WeightsCard(
         name=config.name,
@@ -121,8 +156,20 @@ def train(config: TrainConfig, folder: Path | str, *, resume: bool = False) -> I
         recipe=recipe,
         metrics=metrics,
     )
-    path = save_weights(folder, card, run.average)
-    yield TrainProgress("done", 1.0, run.samples, run.seconds, run.loss, run.accuracy, metrics, path)
+    path = save_weights(folder, card, run.average, outliers)
+    yield TrainProgress("done", 1.0, **about, metrics=metrics, weights=path)
+
+
+def _shown_shares(
+    steps: Generator[float, None, OutlierScore], about: dict[str, float]
+) -> Generator[TrainProgress, None, OutlierScore]:
+    """Show the shares of a fit that are done; returns its result."""
+    while True:
+        try:
+            share = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield TrainProgress("outliers", share, **about)
 
 
 def _shown(
@@ -140,38 +187,118 @@ def _shown(
             yield TrainProgress(stage, done / total, run.samples, run.seconds)
 
 
-def _loop(run: TrainingRun, source: Source) -> Iterator[TrainProgress]:
+def _loop(
+    run: TrainingRun, source: Source, held_out: Source, stop: Callable[[], bool] | None
+) -> Iterator[TrainProgress]:
     """Train until the budget is spent; save on the way, at the end, and when the caller closes the generator."""
     config = run.config
     saved = shown = time.monotonic()
+    log = _Log(run)
+    # a run that goes on does not validate again what it has validated
+    checks = int(run.fraction * config.validations)
+    if run.fraction >= 1 and run.best != run.best:
+        checks -= 1
+    last = run.best
     try:
-        while run.fraction < 1:
-            run.step(source.stream)
+        while run.fraction < 1 or checks < config.validations:
+            ended = run.fraction >= 1 or (stop is not None and stop())
+            if not ended:
+                run.step(source.stream)
+                ended = run.fraction >= 1
             now = time.monotonic()
+            if ended or run.fraction * config.validations >= checks + 1:
+                checks = config.validations if ended else int(run.fraction * config.validations)
+                if run.workers.is_first:
+                    loss, last = quick_validation(
+                        run.average, held_out, min(_QUICK_IMAGES, config.validation_samples)
+                    )
+                    run.keep_best(last)
+                    log.validation(loss, last)
             if now - saved > 60 * config.checkpoint_minutes:
                 run.save()
                 saved = now
-            if now - shown > 1 or run.fraction >= 1:
+            if now - shown > 1 or ended:
                 shown = now
-                _log(run)
+                log.training()
                 yield TrainProgress(
-                    "train", min(run.fraction, 1.0), run.samples, run.seconds, run.loss, run.accuracy
+                    "train",
+                    min(run.fraction, 1.0),
+                    run.samples,
+                    run.seconds,
+                    run.loss,
+                    run.accuracy,
+                    last,
+                    run.best,
                 )
+            if ended:
+                break
     finally:
         run.save()
 
 
-def _log(run: TrainingRun) -> None:
-    """Append a line to the metrics, about once a second of training."""
-    if not run.workers.is_first:
-        return
-    path = run.folder / "metrics.csv"
-    fresh = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        if fresh:
-            writer.writerow(["samples", "seconds", "loss", "accuracy"])
-        writer.writerow([run.samples, f"{run.seconds:.1f}", f"{run.loss:.4f}", f"{run.accuracy:.4f}"])
+class _Log:
+    """Writes what a run measures: lines of CSV, and the same for TensorBoard."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        self.run = run
+        self.events = EventFile(run.folder / "tensorboard") if run.workers.is_first else None
+
+    def training(self) -> None:
+        """Write loss and accuracy of training, about once a second."""
+        run = self.run
+        self._write("metrics.csv", "train", run.loss, run.accuracy)
+
+    def validation(self, loss: float, accuracy: float) -> None:
+        """Write loss and accuracy on held-out structures."""
+        self._write("validation.csv", "validation", loss, accuracy)
+
+    def _write(self, name: str, kind: str, loss: float, accuracy: float) -> None:
+        run = self.run
+        if self.events is None:
+            return
+        path = run.folder / name
+        fresh = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            if fresh:
+                writer.writerow(["samples", "seconds", "loss", "accuracy"])
+            writer.writerow([run.samples, f"{run.seconds:.1f}", f"{loss:.4f}", f"{accuracy:.4f}"])
+        values = {f"loss/{kind}": loss, f"accuracy/{kind}": accuracy}
+        if kind == "train":
+            values["learning rate"] = float(run.learning_rate)
+        self.events.add(run.samples, values)
+
+
+@torch.inference_mode()
+def quick_validation(network: torch.nn.Module, source: Source, n_images: int) -> tuple[float, float]:
+    """Measure a network on the way: the same images of held-out structures every time.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The network.
+    source : Source
+        Patterns of held-out structures.
+    n_images : int
+        How many; of a data set at most all that it has.
+
+    Returns
+    -------
+    loss : float
+        Mean cross entropy.
+    accuracy : float
+        For the class of the labels.
+    """
+    network.eval()
+    source.stream.seek(0)
+    n_images = min(n_images, source.n_images or n_images)
+    loss = right = 0.0
+    for start in range(0, n_images, 100):
+        images, label, _ = source.stream.draw(min(100, n_images - start))
+        logits = network(images).float()
+        loss += float(torch.nn.functional.cross_entropy(logits, label, reduction="sum"))
+        right += float((logits.argmax(dim=1) == label).sum())
+    return loss / n_images, right / n_images
 
 
 @torch.inference_mode()
@@ -197,11 +324,12 @@ def validate(network: torch.nn.Module, source: Source, n_images: int = 4000) -> 
         Fitted temperature.
     """
     network.eval()
+    source.stream.seek(1)  # other images than those that chose the best weights
     n_images = min(n_images, source.n_images or n_images)
     logits, labels, rows = [], [], []
     for start in range(0, n_images, 100):
         images, label, row = source.stream.draw(min(100, n_images - start))
-        logits.append(network(images).double().cpu().numpy())
+        logits.append(network(images).cpu().double().numpy())  # Apple's devices know no double precision
         labels.append(label.cpu().numpy())
         rows.append(row.cpu().numpy())
     scores, truth = np.concatenate(logits), np.concatenate(labels)

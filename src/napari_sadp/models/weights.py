@@ -19,6 +19,7 @@ from napari_sadp._atomic import atomic_write
 from napari_sadp.errors import CheckpointError
 from napari_sadp.geometry.convention import IMAGE_CONVENTION
 from napari_sadp.labels.scheme import PatternScheme, build_scheme
+from napari_sadp.models.outliers import PREFIX, OutlierScore, outlier_score
 from napari_sadp.models.registry import bundled_path
 from napari_sadp.models.resnet import ARCHITECTURES, build_resnet
 
@@ -72,7 +73,9 @@ class WeightsCard:
     sha256: str = ""
 
 
-def save_weights(folder: Path, card: WeightsCard, network: torch.nn.Module) -> Path:
+def save_weights(
+    folder: Path, card: WeightsCard, network: torch.nn.Module, outliers: OutlierScore | None = None
+) -> Path:
     """Write a network in half precision with its card.
 
     Parameters
@@ -83,6 +86,8 @@ def save_weights(folder: Path, card: WeightsCard, network: torch.nn.Module) -> P
         Card; its checksum is filled in.
     network : torch.nn.Module
         The network.
+    outliers : OutlierScore, optional
+        What tells images of no class, in the same file, single precision.
 
     Returns
     -------
@@ -94,6 +99,8 @@ def save_weights(folder: Path, card: WeightsCard, network: torch.nn.Module) -> P
         key: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
         for key, value in network.state_dict().items()
     }
+    if outliers is not None:
+        tensors |= {key: value.detach().cpu().contiguous() for key, value in outliers.tensors().items()}
     payload = save(tensors, metadata={"format": "pt"})
     content = asdict(card) | {"sha256": hashlib.sha256(payload).hexdigest()}
     path = folder / f"{card.name}.safetensors"
@@ -178,6 +185,24 @@ def load_weights(path: Path | str | None = None) -> tuple[torch.nn.Module, Weigh
     CheckpointError
         If a file is missing, damaged, truncated, or made for something else.
     """
+    network, card, scheme, _ = load_weights_with_score(path)
+    return network, card, scheme
+
+
+def load_weights_with_score(
+    path: Path | str | None = None,
+) -> tuple[torch.nn.Module, WeightsCard, PatternScheme, OutlierScore | None]:
+    """Load a network with its card, and what tells images of no class.
+
+    Parameters and errors are those of `load_weights`.
+
+    Returns
+    -------
+    network, card, scheme
+        As `load_weights`.
+    outliers : OutlierScore or None
+        None of weights that were made without.
+    """
     path = bundled_path() if path is None else Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weight file")
@@ -199,9 +224,16 @@ def load_weights(path: Path | str | None = None) -> tuple[torch.nn.Module, Weigh
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path.name}: cannot be read as safetensors ({error})") from error
     network = build_resnet(card.architecture, len(scheme))
+    foreign = {key: tensors.pop(key) for key in list(tensors) if key.startswith(PREFIX)}
+    outliers = outlier_score(foreign, len(scheme), path.name)
+    if outliers is not None and outliers.whitening.shape[0] != network.fc.in_features:
+        raise CheckpointError(
+            f"{path.name}: outlier score for {outliers.whitening.shape[0]} features, {card.architecture} has "
+            f"{network.fc.in_features}"
+        )
     try:
         network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     except RuntimeError as error:
         first = str(error).splitlines()[0]
         raise CheckpointError(f"{path.name}: tensors do not fit {card.architecture} ({first})") from error
-    return network.eval(), card, scheme
+    return network.eval(), card, scheme, outliers

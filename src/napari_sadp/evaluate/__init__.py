@@ -1,0 +1,1 @@
+"""How good a network and the chain around it are, on structures that it has not seen: measured, and written as a report."""

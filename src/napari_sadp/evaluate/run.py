@@ -1,0 +1,386 @@
+"""The measurements behind a report: each part makes rows of plain values, kept on the disk as they come."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sadp import __version__
+from napari_sadp._validate import check_option, check_range
+from napari_sadp.ensemble.ceilings import ceiling
+from napari_sadp.evaluate.aligned import EVALUATION_SEED, aligned_rows
+from napari_sadp.evaluate.foreign import FOREIGN_KINDS, foreign_frame
+from napari_sadp.evaluate.frames import CONDITIONS, SWEEPS, Condition, acquire
+from napari_sadp.evaluate.rows import Row, RowStore
+from napari_sadp.evaluate.structures import HeldOut, held_out_structures
+from napari_sadp.identify import NONE_LABEL, combine_results, identify_pattern
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from napari_sadp.identify import PatternResult
+    from napari_sadp.models.predict import Classifier
+    from napari_sadp.pattern import DiffractionPattern
+
+#: What can be measured, in this order.
+PARTS: tuple[str, ...] = ("aligned", "frames", "sweeps", "groups", "foreign", "speed")
+#: Codes of ``found`` that are no class: refused, and none of the classes.
+REFUSED, NONE = -1, -2
+#: Patterns of one crystal that are combined.
+N_COMBINED = 3
+#: Zone axes tried until there are so many that are used.
+_MOST_TRIES = 8
+#: Frames that are made for one aligned pattern asked for: of each condition, of each value of a sweep, crystals of the table of
+#: groups, and of each foreign kind.
+_SHARES = {"frames": 1 / 10, "sweeps": 1 / 60, "groups": 1 / 16, "foreign": 1 / 40}
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What to evaluate.
+
+    Parameters
+    ----------
+    weights : str, optional
+        Network: a name or a file; the one of the package by default.
+    compare : tuple of str
+        More networks, for the table of architectures.
+    patterns : int
+        Aligned patterns; frames of the other parts are a share of it.
+    parts : tuple of str
+        Some of `PARTS`.
+    seed : int
+        Seed of everything.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
+
+    Raises
+    ------
+    ValueError
+        If a value is wrong.
+    """
+
+    weights: str | None = None
+    compare: tuple[str, ...] = ()
+    patterns: int = 2000
+    parts: tuple[str, ...] = PARTS
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_range("patterns", self.patterns, 20, 10_000_000)
+        check_range("seed", self.seed, 0, 10**9)
+        for part in self.parts:
+            check_option("part", part, PARTS)
+
+    def count(self, part: str) -> int:
+        """Return how many frames one unit of a part has, two at least."""
+        return max(2, round(self.patterns * _SHARES[part]))
+
+
+@dataclass(frozen=True)
+class EvaluationProgress:
+    """Where an evaluation stands.
+
+    Parameters
+    ----------
+    part : str
+        What is being measured.
+    done, total : int
+        Of the part.
+    """
+
+    part: str
+    done: int
+    total: int
+
+
+@dataclass(eq=False)
+class Evaluation:
+    """What was measured.
+
+    Parameters
+    ----------
+    config : EvaluationConfig
+        Settings.
+    classifier : Classifier
+        The network.
+    structures : tuple of HeldOut
+        Structures that were used.
+    rows : dict of str to list of dict
+        Rows by part; those of compared networks under ``aligned NAME``.
+    """
+
+    config: EvaluationConfig
+    classifier: Classifier
+    structures: tuple[HeldOut, ...]
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    compared: dict[str, Classifier] = field(default_factory=dict)
+
+    def ceilings(self) -> list[float]:
+        """Return how often any method can name the group from 1, 2 ... patterns, kinematic and by absences alone."""
+        return [ceiling(n, scheme=self.classifier.scheme).accuracy for n in range(1, N_COMBINED + 1)]
+
+
+def evaluate(config: EvaluationConfig, folder: Path | str) -> Iterator[EvaluationProgress]:
+    """Measure, part by part; what the folder holds of the same settings is not measured again.
+
+    Parameters
+    ----------
+    config : EvaluationConfig
+        What.
+    folder : path-like
+        Where the rows are kept; made if missing.
+
+    Yields
+    ------
+    EvaluationProgress
+        After every frame or batch.
+
+    Returns
+    -------
+    Evaluation
+        All rows.
+
+    Raises
+    ------
+    CheckpointError
+        If a network cannot be used.
+    ValueError
+        If the device is not there.
+    """
+    from napari_sadp.models.predict import load_classifier
+
+    classifier = load_classifier(config.weights, config.device)
+    split = str(classifier.card.recipe.get("split", "formula"))
+    structures = held_out_structures(classifier.scheme, split)
+    settings = asdict(config) | {"sha256": classifier.card.sha256, "version": __version__}
+    # neither changes any row
+    settings.pop("parts"), settings.pop("compare")
+    store = RowStore(Path(folder), settings)
+    found = Evaluation(config, classifier, structures)
+    for name in config.compare:
+        found.compared[name] = load_classifier(name, config.device)
+    for part in config.parts:
+        for done, total in _MEASURES[part](found, store):
+            yield EvaluationProgress(part, done, total)
+    return found
+
+
+def _aligned(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
+    """Classify aligned images as the network was trained on, kinematic and by Bloch waves."""
+    networks = {"aligned": found.classifier}
+    networks |= {f"aligned {item.card.name}": item for item in found.compared.values()}
+    for part, classifier in networks.items():
+        # a compared network may have been trained again under the same name
+        name = part if part == "aligned" else f"{part} {classifier.card.sha256[:12]}"
+        rows = store.read(name)
+        if len(rows) != found.config.patterns:
+            rows = yield from aligned_rows(
+                classifier, found.structures, found.config.patterns, found.config.seed
+            )
+            store.write(name, rows)
+        found.rows[part] = rows
+
+
+def draw_structure(structures: tuple[HeldOut, ...], rng: np.random.Generator) -> HeldOut:
+    """Draw a structure: groups with equal chances, then behaviours, then structures."""
+    groups = sorted({item.crystal.space_group for item in structures})
+    group = groups[rng.integers(len(groups))]
+    kinds = sorted({item.behaviour for item in structures if item.crystal.space_group == group})
+    kind = kinds[rng.integers(len(kinds))]
+    of_kind = [item for item in structures if item.behaviour == kind]
+    return of_kind[rng.integers(len(of_kind))]
+
+
+def _frame(
+    found: Evaluation, condition: Condition, seed: list[int]
+) -> tuple[HeldOut, int, DiffractionPattern, int | None]:
+    """Return structure, number of the zone axis, frame and visible class of what is drawn by a seed."""
+    rng = np.random.default_rng(seed)
+    scheme = found.classifier.scheme
+    while True:
+        item = draw_structure(found.structures, rng)
+        place = int(rng.integers(len(scheme.zones)))
+        try:
+            frame, visible = acquire(
+                item.crystal, scheme.zones[place], condition, scheme, int(rng.integers(2**62))
+            )
+        except ValueError:  # nothing diffracts into the frame: no operator would record it
+            continue
+        return item, place, frame, visible
+
+
+def _row(
+    found: Evaluation, about: Row, item: HeldOut, place: int, result: PatternResult, visible: int | None
+) -> Row:
+    """Return a frame and what was found as plain values."""
+    scheme = found.classifier.scheme
+    return (
+        about
+        | {
+            "structure": item.key,
+            "behaviour": item.behaviour,
+            "zone": place,
+            "new_type": item.new_type,
+            "visible": NONE if visible is None else visible,
+            "symmetry": scheme.index_of[item.behaviour, scheme.zones[place]],
+        }
+        | answer_of(result)
+    )
+
+
+def answer_of(result: PatternResult) -> Row:
+    """Return what was found in one frame as plain values.
+
+    Parameters
+    ----------
+    result : PatternResult
+        Classified or refused.
+
+    Returns
+    -------
+    dict
+        ``found``, ``network``, ``lattice``: class by the whole chain, by the network and by the lattice alone, `REFUSED`, and of the
+        chain `NONE`; ``confidence``; ``none`` and ``lattice_none``: probability of no class by the chain, and by the lattice alone,
+        1 where refused; ``reason`` of a refusal.
+    """
+    if not result.used:
+        nothing = dict.fromkeys(("found", "network", "lattice"), REFUSED)
+        return nothing | {"confidence": 0.0, "none": 1.0, "lattice_none": 1.0, "reason": result.reason}
+    label, confidence = result.best_class
+    return {
+        "found": NONE if label == NONE_LABEL else int(np.argmax(result.class_probabilities)),
+        "network": int(np.argmax(result.network)),
+        "lattice": int(np.argmax(result.lattice_classes.probabilities)),
+        "confidence": float(confidence),
+        "none": float(result.none_of_these),
+        "lattice_none": float(result.lattice_classes.none_of_these),
+        "reason": "",
+    }
+
+
+def _frames(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
+    """Run the chain on frames of some conditions."""
+    work = [
+        (place, number) for place in range(len(CONDITIONS)) for number in range(found.config.count("frames"))
+    ]
+
+    def make(item: tuple[int, int]) -> Row:
+        place, number = item
+        condition = CONDITIONS[place]
+        drawn = _frame(found, condition, [found.config.seed, EVALUATION_SEED, 1, place, number])
+        structure, zone, frame, visible = drawn
+        result = identify_pattern(frame, found.classifier)
+        return _row(found, {"condition": condition.name}, structure, zone, result, visible)
+
+    yield from _kept(found, store, "frames", work, make)
+
+
+def _sweeps(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
+    """Run the chain on frames in which one thing at a time is varied; the crystals are the same at every value."""
+    work = [
+        (name, value, number)
+        for name, values in SWEEPS.items()
+        for value in values
+        for number in range(found.config.count("sweeps"))
+    ]
+
+    def make(item: tuple[str, float, int]) -> Row:
+        name, value, number = item
+        drawn = _frame(found, SWEEPS[name][value], [found.config.seed, EVALUATION_SEED, 2, number])
+        structure, zone, frame, visible = drawn
+        result = identify_pattern(frame, found.classifier)
+        return _row(found, {"varied": name, "value": value}, structure, zone, result, visible)
+
+    yield from _kept(found, store, "sweeps", work, make)
+
+
+def _groups(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
+    """Name the space group of crystals from one, two and three mild frames on different zone axes."""
+    mild = next(item for item in CONDITIONS if item.name == "mild")
+    scheme = found.classifier.scheme
+
+    def make(number: int) -> Row:
+        rng = np.random.default_rng([found.config.seed, EVALUATION_SEED, 3, number])
+        item = draw_structure(found.structures, rng)
+        results: list[PatternResult] = []
+        tried = 0
+        for place in rng.permutation(len(scheme.zones)):
+            if len(results) == N_COMBINED or tried == _MOST_TRIES:
+                break
+            try:
+                frame, _ = acquire(item.crystal, scheme.zones[place], mild, scheme, int(rng.integers(2**62)))
+            except ValueError:  # nothing diffracts into the frame
+                continue
+            tried += 1
+            result = identify_pattern(frame, found.classifier)
+            if result.used:
+                results.append(result)
+        row: Row = {"structure": item.key, "group": item.crystal.space_group, "tried": tried}
+        for n in range(1, N_COMBINED + 1):
+            groups = combine_results(results[:n]).space_groups if len(results) >= n else None
+            row[f"group_{n}"] = groups.groups[0] if groups else REFUSED
+            row[f"stated_{n}"] = float(groups.probabilities[0]) if groups else 0.0
+        return row
+
+    yield from _kept(found, store, "groups", list(range(found.config.count("groups"))), make)
+
+
+def _foreign(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
+    """Run the chain on frames of what is outside the scheme, and on mild ones of what is inside."""
+    mild = next(item for item in CONDITIONS if item.name == "mild")
+    work = [
+        (kind, number)
+        for kind in ("inside", *FOREIGN_KINDS)
+        # one side is as large as each of the others
+        for number in range(found.config.count("foreign"))
+    ]
+    crystals = [item.crystal for item in found.structures]
+
+    def make(item: tuple[str, int]) -> Row:
+        kind, number = item
+        seed = [found.config.seed, EVALUATION_SEED, 4, number]
+        if kind == "inside":
+            frame = _frame(found, mild, seed)[2]
+        else:
+            rng = np.random.default_rng([*seed, FOREIGN_KINDS.index(kind)])
+            frame = foreign_frame(kind, crystals, found.classifier.scheme, int(rng.integers(2**62)))
+        return {"kind": kind} | answer_of(identify_pattern(frame, found.classifier))
+
+    yield from _kept(found, store, "foreign", work, make)
+
+
+def _speed(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
+    """Time all architectures on the device."""
+    from napari_sadp.models.resnet import ARCHITECTURES
+    from napari_sadp.models.speed import time_architecture
+
+    sizes = (found.classifier.card.size, 224)
+    work = [(architecture, size) for architecture in ARCHITECTURES for size in sizes]
+
+    def make(item: tuple[str, int]) -> Row:
+        architecture, size = item
+        return time_architecture(architecture, size, len(found.classifier.scheme), found.classifier.device)
+
+    yield from _kept(found, store, "speed", work, make)
+
+
+def _kept(
+    found: Evaluation, store: RowStore, part: str, work: list[Any], make: Callable[[Any], Row]
+) -> Iterator[tuple[int, int]]:
+    yield from store.complete(part, work, make)
+    found.rows[part] = store.read(part)
+
+
+_MEASURES: dict[str, Callable[[Evaluation, RowStore], Iterator[tuple[int, int]]]] = {
+    "aligned": _aligned,
+    "frames": _frames,
+    "sweeps": _sweeps,
+    "groups": _groups,
+    "foreign": _foreign,
+    "speed": _speed,
+}
