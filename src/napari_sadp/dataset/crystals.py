@@ -115,7 +115,7 @@ def structure_type(entry: CatalogueEntry) -> tuple[Any, ...]:
     Examples
     --------
     >>> from napari_sadp.simulation.catalogue import find_structure
-    >>> structure_type(find_structure("NaCl", 225)) == structure_type(find_structure("MgO", 225))
+    >>> structure_type(find_structure("TiC", 225)) == structure_type(find_structure("TiN", 225))
     True
     """
     kinds: dict[tuple[Any, ...], list[int]] = {}

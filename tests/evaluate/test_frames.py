@@ -1,0 +1,161 @@
+"""Frames, structures and rows of an evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_sadp.dataset.crystals import is_held_out, structure_type
+from napari_sadp.dataset.outliers import SHAPE_MARGIN
+from napari_sadp.errors import PatternRefusedError, UnreadableFileError
+from napari_sadp.evaluate import foreign
+from napari_sadp.evaluate.foreign import FOREIGN_KINDS, foreign_frame, lattice_shape, random_crystal
+from napari_sadp.evaluate.frames import ARTICLE, CONDITIONS, SWEEPS, acquire, visible_class
+from napari_sadp.evaluate.rows import RowStore, column
+from napari_sadp.evaluate.structures import held_out_structures
+from napari_sadp.geometry.analyse import analyse_pattern
+from napari_sadp.labels.scheme import build_scheme
+from napari_sadp.simulation.catalogue import find_structure, load_catalogue
+from napari_sadp.simulation.kinematic import simulate_kinematic
+
+
+@pytest.fixture(scope="module")
+def scheme():
+    return build_scheme()
+
+
+def test_silicon_is_seen_as_what_it_is(scheme):
+    silicon = find_structure("Si", 227).crystal()
+    frame, visible = acquire(silicon, (0, 1, 1), CONDITIONS[1], scheme, seed=3)
+    assert visible == scheme.index_of["227a", (0, 1, 1)]
+    assert frame.data.shape == (256, 256)
+    assert frame.pixel_size_inv_angstrom is None
+    again, _ = acquire(silicon, (0, 1, 1), CONDITIONS[1], scheme, seed=3)
+    assert np.array_equal(frame.data, again.data)
+    other, _ = acquire(silicon, (0, 1, 1), CONDITIONS[1], scheme, seed=4)
+    assert not np.array_equal(frame.data, other.data)
+
+
+def test_multiple_scattering_changes_what_is_visible(scheme):
+    """(200) of silicon is forbidden, and lights up on [011]: then the pattern looks face-centred."""
+    silicon = find_structure("Si", 227).crystal()
+    thick = SWEEPS["thickness / nm, Bloch waves"][40.0]
+    assert acquire(silicon, (0, 1, 1), thick, scheme, seed=1)[1] == scheme.index_of["225", (0, 1, 1)]
+
+
+def test_a_spot_counts_from_the_threshold_on(scheme):
+    silicon = find_structure("Si", 227).crystal()
+    spots = simulate_kinematic(silicon, (0, 1, 1), g_max_inv_angstrom=2.0, laue_zones=0)
+    hkl = np.concatenate([spots.hkl, [[2, 0, 0], [-2, 0, 0]]])
+    for height, name in ((1e-3, "227a"), (3e-3, "225")):
+        intensity = np.concatenate([spots.intensity / spots.intensity.max(), np.full(2, height)])
+        assert visible_class(hkl, intensity, (0, 1, 1), scheme) == scheme.index_of[name, (0, 1, 1)]
+    assert visible_class(np.empty((0, 3)), np.empty(0), (0, 1, 1), scheme) is None
+
+
+def test_the_conditions_change_what_they_say(scheme):
+    crystal = find_structure("Al", 225).crystal()
+    for width in (128, 240):
+        small = replace(CONDITIONS[1], settings={"size": width})
+        assert acquire(crystal, (0, 0, 1), small, scheme, 1)[0].data.shape == (width, width)
+    faint, _ = acquire(crystal, (0, 0, 1), SWEEPS["counts in the strongest spot"][30.0], scheme, 1)
+    bright, _ = acquire(crystal, (0, 0, 1), SWEEPS["counts in the strongest spot"][10_000.0], scheme, 1)
+    assert bright.data.max() > 50 * faint.data.max()
+    assert len(SWEEPS) == 8
+    assert ARTICLE.camera_lengths_mm
+
+
+def test_structures_are_held_out(scheme):
+    found = held_out_structures(scheme)
+    by_key = {f"{entry.formula} {entry.key}": entry for entry in load_catalogue()}
+    assert len(found) > 100
+    assert all(is_held_out(by_key[item.key]) for item in found)
+    trained = {
+        structure_type(entry)
+        for entry in load_catalogue()
+        if entry.n_atoms <= 250 and not is_held_out(entry) and entry.space_group in scheme.groups
+    }
+    assert all(item.new_type == (structure_type(by_key[item.key]) not in trained) for item in found)
+    assert any(item.new_type for item in found)
+    by_type = held_out_structures(scheme, "type")
+    assert all(item.new_type for item in by_type)
+    with pytest.raises(ValueError, match="split is 'colour'"):
+        held_out_structures(scheme, "colour")
+
+
+def test_a_type_does_not_know_elements_or_origin():
+    assert structure_type(find_structure("TiC", 225)) == structure_type(find_structure("TiN", 225))
+    assert structure_type(find_structure("TiC", 225)) != structure_type(find_structure("Al", 225))
+    assert structure_type(find_structure("Si", 227))[0] == 227
+
+
+@pytest.mark.parametrize("kind", FOREIGN_KINDS)
+def test_foreign_frames(scheme, kind):
+    crystals = [find_structure("Al", 225).crystal(), find_structure("Si", 227).crystal()]
+    frame = foreign_frame(kind, crystals, scheme, 5)
+    assert frame.data.shape == (256, 256)
+    assert np.array_equal(frame.data, foreign_frame(kind, crystals, scheme, 5).data)
+    if kind in ("rings", "noise"):
+        with pytest.raises(PatternRefusedError):
+            analyse_pattern(frame)
+
+
+def test_foreign_lattices_have_the_shape_of_no_class(scheme, monkeypatch):
+    shapes = np.array([(np.log(item.ratio), item.angle_deg) for item in scheme.classes])
+    seen = []
+
+    def record(crystal, zone, *_):
+        spots = simulate_kinematic(
+            crystal, zone, g_max_inv_angstrom=1.5, relrod="none", laue_zones=0, min_intensity=1e-12
+        )
+        seen.append(lattice_shape(spots.g_xy))
+        return None, None
+
+    monkeypatch.setattr(foreign, "acquire", record)
+    for seed in range(20):
+        foreign_frame("non-cubic lattice", [], scheme, seed)
+    assert len(seen) == 20
+    for ratio, angle in seen:
+        assert 1 <= ratio < 4
+        assert 59.9 <= angle <= 90
+        assert not (np.abs(shapes - [np.log(ratio), angle]) < SHAPE_MARGIN).all(axis=1).any()
+
+
+def test_lattice_shape_by_hand():
+    m, n = (axis.ravel() for axis in np.mgrid[-3:4, -3:4])
+    use = (m != 0) | (n != 0)
+    nodes = np.stack([m[use] * 0.5 + n[use] * 0.1, n[use] * 0.7], axis=1)
+    ratio, angle = lattice_shape(nodes)
+    assert ratio == pytest.approx(np.hypot(0.1, 0.7) / 0.5)
+    assert angle == pytest.approx(np.degrees(np.arctan2(0.7, 0.1)))
+    assert random_crystal(np.random.default_rng(0)).n_atoms >= 1
+
+
+def test_rows_are_kept_and_work_goes_on(tmp_path):
+    made = []
+
+    def make(item):
+        made.append(item)
+        return {"item": item, "half": item / 2, "right": bool(item % 2), "name": f"n{item}"}
+
+    store = RowStore(tmp_path, {"seed": 0})
+    steps = store.complete("part", [1, 2, 3, 4], make, save_every=2)
+    assert [next(steps) for _ in range(3)] == [(1, 4), (2, 4), (3, 4)]
+    steps.close()  # as if it were killed: what was written is there
+    again = RowStore(tmp_path, {"seed": 0})
+    assert list(again.complete("part", [1, 2, 3, 4], make)) == [(3, 4), (4, 4)]
+    assert made == [1, 2, 3, 3, 4]
+    rows = again.read("part")
+    assert column(rows, "half").tolist() == [0.5, 1.0, 1.5, 2.0]
+    assert column(rows, "right").tolist() == [1, 0, 1, 0]
+    assert rows[0]["name"] == "n1"
+    assert RowStore(tmp_path, {"seed": 1}).read("part") == []
+
+
+def test_damaged_rows_are_named(tmp_path):
+    store = RowStore(tmp_path, {})
+    (tmp_path / "part.csv").write_text("a,b\n1,2\n3\n")
+    with pytest.raises(UnreadableFileError, match=r"part\.csv: line 3 is damaged"):
+        store.read("part")

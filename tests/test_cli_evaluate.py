@@ -1,0 +1,126 @@
+"""``napari-sadp evaluate`` from the command to the report."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+
+from napari_sadp.cli import main
+from napari_sadp.evaluate import run as evaluation
+from napari_sadp.evaluate.frames import SWEEPS
+from napari_sadp.evaluate.report import write_report
+from napari_sadp.evaluate.run import NONE, REFUSED, Evaluation, EvaluationConfig
+from napari_sadp.models.predict import load_classifier
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """A few frames of everything."""
+    monkeypatch.setattr(evaluation, "SWEEPS", {name: SWEEPS[name] for name in ("tilt / mrad",)})
+    monkeypatch.setattr(evaluation, "CONDITIONS", evaluation.CONDITIONS[:2])
+    some = evaluation.held_out_structures
+    monkeypatch.setattr(evaluation, "held_out_structures", lambda *a: some(*a)[::40])
+
+
+@pytest.mark.slow
+def test_a_report_of_everything(short, tmp_path, weights_file, capsys):
+    words = [
+        "evaluate",
+        "--weights",
+        str(weights_file),
+        "--patterns",
+        "20",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path),
+    ]
+    assert main([*words, "--parts", "aligned,frames,sweeps,groups,foreign"]) == 0
+    text = (tmp_path / "README.md").read_text()
+    for part in (
+        "network alone",
+        "camera frame",
+        "What matters",
+        "Space groups",
+        "None of these",
+        "no outlier score",
+    ):
+        assert part in text
+    assert "| 3 |" in text or "| 2 |" in text
+    for name in ("confusion.png", "calibration.png", "sweeps.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    with (tmp_path / "confusion.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert len(rows) == 61
+    assert sum(int(n) for row in rows[1:] for n in row[1:]) == 20
+    shown = capsys.readouterr()
+    assert str(tmp_path / "README.md") in shown.out
+    assert "device: cpu" in shown.err
+    # nothing is measured twice
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
+    assert main([*words, "--parts", "groups"]) == 0
+    assert before[tmp_path / "rows" / "frames.csv"] == (tmp_path / "rows" / "frames.csv").stat().st_mtime_ns
+    assert "camera frame" not in (tmp_path / "README.md").read_text()
+
+
+def test_wrong_usage_is_named(tmp_path, capsys):
+    assert main(["evaluate", "--parts", "everything", "--out", str(tmp_path)]) == 2
+    assert "part is 'everything', expected one of 'aligned'" in capsys.readouterr().err
+    assert main(["evaluate", "--patterns", "1", "--out", str(tmp_path)]) == 2
+    assert "patterns is 1, expected a number in [20" in capsys.readouterr().err
+    assert main(["evaluate", "--weights", "nothing", "--out", str(tmp_path)]) == 1
+    assert "nothing: no such weight file" in capsys.readouterr().err
+
+
+def frame_row(number, found, visible, **changes):
+    row = {
+        "condition": "mild", "structure": f"s{number % 5}", "behaviour": "225", "zone": 0, "new_type": 0,
+        "visible": visible, "symmetry": visible, "found": found, "network": found, "lattice": found,
+        "confidence": 0.9, "none": 0.1, "lattice_none": 0.1, "reason": "rings" if found == REFUSED else "",
+    }  # fmt: skip
+    return row | changes
+
+
+def test_the_report_counts_right(tmp_path, weights_file):
+    """Tables from rows whose answer is known."""
+    classifier = load_classifier(weights_file, "cpu")
+    found = Evaluation(EvaluationConfig(), classifier, ())
+    answers = [3] * 6 + [4] * 2 + [REFUSED] * 2
+    found.rows["frames"] = [frame_row(i, answer, 3) for i, answer in enumerate(answers)]
+    found.rows["groups"] = [
+        {"structure": f"s{i}", "group": 225, "tried": 3, "group_1": 225 if i < 3 else 221, "stated_1": 0.5,
+         "group_2": REFUSED, "stated_2": 0.0, "group_3": REFUSED, "stated_3": 0.0}
+        for i in range(4)
+    ]  # fmt: skip
+    inside = [{"kind": "inside"} | frame_row(i, 3, 3, none=0.2, lattice_none=0.3) for i in range(4)]
+    outside = [
+        {"kind": "rings"} | frame_row(i, NONE, 3, none=n, lattice_none=0.1) for i, n in enumerate([0.1, 1.0])
+    ]
+    found.rows["foreign"] = inside + outside
+    text = write_report(found, tmp_path).read_text()
+    assert "| mild, 10 | 80.0 % | 75.0 % (" in text  # 6 of 8 that are used
+    assert "60.0 % (" in text  # 6 of all 10
+    assert "Refused: rings 2." in text
+    assert "| 1 | 4 | 75.0 % (" in text
+    assert "50.0 % | 55.0 % |" in text  # stated, ceiling
+    assert "| rings | 2 | 0 % | 0.500 | 0.000 | 0.0 % |" in text
+
+
+def test_groups_are_drawn_with_equal_chances():
+    @dataclasses.dataclass
+    class Stub:
+        behaviour: str
+        space_group: int
+
+        @property
+        def crystal(self):
+            return self
+
+    many = tuple(Stub(name, int(name[:3])) for name in ["221"] * 30 + ["227a", "227b", "227b"])
+    rng = np.random.default_rng(0)
+    drawn = [evaluation.draw_structure(many, rng).behaviour for _ in range(4000)]
+    shares = {name: drawn.count(name) / 4000 for name in ("221", "227a", "227b")}
+    assert shares == pytest.approx({"221": 0.5, "227a": 0.25, "227b": 0.25}, abs=0.03)
