@@ -59,7 +59,7 @@ def test_every_sample_is_in_the_menu(manifest):
 
 def test_every_widget_is_in_the_menu(manifest):
     widgets = {widget.command for widget in manifest.contributions.widgets}
-    assert widgets == {"napari-sadp.identify", "napari-sadp.simulate"}
+    assert widgets == {"napari-sadp.identify", "napari-sadp.simulate", "napari-sadp.train"}
     assert {item.command for item in manifest.contributions.menus["sadp"]} == widgets
 
 

@@ -11,10 +11,11 @@ import torch
 
 from napari_sadp.errors import CheckpointError
 from napari_sadp.labels.scheme import build_scheme
+from napari_sadp.models.architectures import ARCHITECTURES
 from napari_sadp.models.calibrate import expected_calibration_error, fit_temperature
 from napari_sadp.models.predict import load_classifier
 from napari_sadp.models.registry import bundled_path
-from napari_sadp.models.resnet import ARCHITECTURES, build_resnet, choose_device
+from napari_sadp.models.resnet import build_resnet, choose_device
 from napari_sadp.models.weights import WeightsCard, load_weights, read_card, save_weights
 
 

@@ -356,7 +356,7 @@ def _foreign(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
 
 def _speed(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
     """Time all architectures on the device."""
-    from napari_sadp.models.resnet import ARCHITECTURES
+    from napari_sadp.models.architectures import ARCHITECTURES
     from napari_sadp.models.speed import time_architecture
 
     sizes = (found.classifier.card.size, 224)

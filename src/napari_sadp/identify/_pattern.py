@@ -26,6 +26,11 @@ UNREADABLE = "unreadable"
 #: network did not train on (benchmarks/class_pool.py; 110 patterns: network alone 0.42, nodes alone 0.49, pooled 0.41).
 NETWORK_WEIGHT = 0.7
 NODE_WEIGHT = 0.5
+#: How much of the network's outlier score counts, and the most that it does, in ln odds: lattice and network look at the same spots,
+#: and the score was fitted on drawn images, not on whole frames. On simulated frames of training structures
+#: (benchmarks/none_pool.py).
+OUTLIER_WEIGHT = 0.5
+OUTLIER_LIMIT = 2.0
 
 
 def pool_classes(network: np.ndarray, by_lattice: LatticeClasses) -> np.ndarray | None:
@@ -47,6 +52,37 @@ def pool_classes(network: np.ndarray, by_lattice: LatticeClasses) -> np.ndarray 
     pooled = np.maximum(network, 1e-12) ** NETWORK_WEIGHT * nodes**NODE_WEIGHT * by_lattice.shape_likelihood
     total = pooled.sum()
     return pooled / total if total > 0 else None
+
+
+def combine_none(
+    by_lattice: float,
+    log_odds: float | None,
+    weight: float = OUTLIER_WEIGHT,
+    limit: float = OUTLIER_LIMIT,
+) -> float:
+    """Combine what the lattice and the outlier score of the network say about *none of these*.
+
+    Parameters
+    ----------
+    by_lattice : float
+        P(no class of the scheme has this shape).
+    log_odds : float or None
+        ln of P(image | of no class) over P(image | of a class) by the network; None where its weights have no such score.
+    weight : float
+        Share of it that counts.
+    limit : float
+        Most that it counts, either way.
+
+    Returns
+    -------
+    float
+        P(none of these).
+    """
+    if log_odds is None or by_lattice >= 1:
+        return by_lattice
+    counted = float(np.clip(weight * log_odds, -limit, limit))
+    odds = by_lattice / (1 - by_lattice) * np.exp(counted)
+    return float(odds / (1 + odds))
 
 
 def identify_pattern(
@@ -114,10 +150,13 @@ def identify_pattern(
             spots=geometry.spots,
             notes=geometry.notes,
         )
-    network = classifier.probabilities(image[None])[0]
+    predicted = classifier.predict(image[None])
+    network, log_odds = predicted.probabilities[0], predicted.outlier_log_odds
     by_lattice = classify_lattice(geometry.lattice, scheme, geometry.nodes)
-    # the alternative "none" was weighed against all classes by the shape; appearance then chooses among them
-    pooled, none = pool_classes(network, by_lattice), by_lattice.none_of_these
+    # the alternative "none" was weighed against all classes by the shape, and by the image where the network can; appearance then
+    # chooses among them
+    pooled = pool_classes(network, by_lattice)
+    none = combine_none(by_lattice.none_of_these, None if log_odds is None else log_odds[0])
     if pooled is None:
         pooled, none = network, 1.0
     return PatternResult(

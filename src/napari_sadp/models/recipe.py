@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from napari_sadp._validate import check_option, check_range
 from napari_sadp.dataset.crystals import SPLITS
 from napari_sadp.labels.spacegroups import ARTICLE_GROUPS
-from napari_sadp.models.resnet import ARCHITECTURES
+from napari_sadp.models.architectures import ARCHITECTURES
 
 if TYPE_CHECKING:
     import os

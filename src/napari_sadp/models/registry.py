@@ -109,12 +109,7 @@ def add_weights(path: str | os.PathLike[str], name: str | None = None) -> Weight
 
     source = Path(path)
     name = source.stem if name is None else name
-    if not name or name.startswith(".") or any(sign in name for sign in '/\\:*?"<>|'):
-        raise ValueError(f"name is {name!r}, expected one that a file can have")
-    if name in list_weights():
-        raise ValueError(
-            f"name is {name!r}, which there is already; expected another one, or remove that first"
-        )
+    check_new_name(name)
     _, card, _ = load_weights(source)
     folder = weights_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,6 +118,21 @@ def add_weights(path: str | os.PathLike[str], name: str | None = None) -> Weight
         with atomic_path(folder / f"{name}{suffix}") as temporary:
             shutil.copyfile(source.with_suffix(suffix), temporary)
     return card
+
+
+def check_new_name(name: str) -> None:
+    """Raise `ValueError` unless a new network may have a name."""
+    if not name or name.startswith(".") or any(sign in name for sign in '/\\:*?"<>|'):
+        raise ValueError(f"name is {name!r}, expected one that a file can have")
+    if name in list_weights():
+        raise ValueError(
+            f"name is {name!r}, which there is already; expected another one, or remove that first"
+        )
+
+
+def runs_folder() -> Path:
+    """Return where runs of training go unless a folder is named; it need not exist."""
+    return weights_folder().parent / "runs"
 
 
 def remove_weights(name: str) -> None:

@@ -7,19 +7,17 @@ He et al., Deep Residual Learning for Image Recognition (2016). doi:10.1109/CVPR
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
 from napari_sadp._validate import check_option, check_range
 from napari_sadp.errors import CheckpointError
 from napari_sadp.models._triton import keep_triton_out
+from napari_sadp.models.architectures import ARCHITECTURES, Architecture
 
 keep_triton_out()
 
 import torchvision.models as tvm  # noqa: E402  after the guard
 
-Architecture = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 _BUILDERS = {
     "resnet18": tvm.resnet18,
     "resnet34": tvm.resnet34,
@@ -27,7 +25,6 @@ _BUILDERS = {
     "resnet101": tvm.resnet101,
     "resnet152": tvm.resnet152,
 }
-ARCHITECTURES: tuple[str, ...] = tuple(_BUILDERS)
 
 
 def build_resnet(architecture: Architecture, n_classes: int) -> torch.nn.Module:

@@ -12,7 +12,7 @@ from napari_sadp.models.resnet import build_resnet
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_sadp.models.resnet import Architecture
+    from napari_sadp.models.architectures import Architecture
 
 
 def time_architecture(

@@ -19,9 +19,10 @@ from napari_sadp._atomic import atomic_write
 from napari_sadp.errors import CheckpointError
 from napari_sadp.geometry.convention import IMAGE_CONVENTION
 from napari_sadp.labels.scheme import PatternScheme, build_scheme
+from napari_sadp.models.architectures import ARCHITECTURES
 from napari_sadp.models.outliers import PREFIX, OutlierScore, outlier_score
 from napari_sadp.models.registry import bundled_path
-from napari_sadp.models.resnet import ARCHITECTURES, build_resnet
+from napari_sadp.models.resnet import build_resnet
 
 if TYPE_CHECKING:
     import torch
