@@ -4,8 +4,8 @@
 
 Frames of *training* structures at three strengths, and of lattices outside the scheme and of two crystals at once: the held-out formulas
 stay unseen for the figures of merit. Loss: mean log loss of *none*, both sides counting the same; AUROC: area under the curve of
-detection; refused frames are left out. The weight and the bound that the package uses are
-`napari_sadp.identify._pattern.OUTLIER_WEIGHT` and `OUTLIER_LIMIT`.
+detection; refused frames are left out. The weight that the package uses is `napari_sadp.identify._pattern.OUTLIER_WEIGHT`, with the
+prior that its lattices have, `napari_sadp.ensemble.constants.PRIOR_NONE`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from napari_sadp.identify import identify_pattern
 from napari_sadp.identify._pattern import combine_none
 from napari_sadp.models.predict import load_classifier
 
-WEIGHTS = (0.0, 0.2, 0.35, 0.5, 0.7, 1.0)
-LIMITS = (1.0, 2.0, 3.0, 5.0)
+WEIGHTS = (0.0, 0.3, 0.5, 0.7, 1.0)
+PRIORS = (0.02, 0.05, 0.1, 0.2)
 KINDS = ("non-cubic lattice", "two crystals")
 #: A wrong answer is never worth more than this.
 WRONG = 0.01
@@ -73,13 +73,15 @@ def main() -> None:
     print("log odds by the network, median and 90 %: inside "
           f"{np.quantile(inside[:, 1], (0.1, 0.5, 0.9)).round(2)}, outside {np.quantile(outside[:, 1], (0.1, 0.5, 0.9)).round(2)}")  # fmt: skip
     print(f"AUROC of the network alone {detection_auroc(inside[:, 1], outside[:, 1]):.3f}")
-    print("| weight | " + " | ".join(f"limit {limit:g}: loss, AUROC" for limit in LIMITS) + " |")
-    print("|---|" + "---|" * len(LIMITS))
+    print(f"AUROC of the lattice alone {detection_auroc(inside[:, 0], outside[:, 0]):.3f}")
+    print("| weight | " + " | ".join(f"prior {prior:g}: loss, AUROC" for prior in PRIORS) + " |")
+    print("|---|" + "---|" * len(PRIORS))
     for weight in WEIGHTS:
         cells = []
-        for limit in LIMITS:
+        for prior in PRIORS:
             none = [
-                np.array([combine_none(*row, weight, limit) for row in rows]) for rows in (inside, outside)
+                np.array([combine_none(*row, prior=prior, weight=weight) for row in rows])
+                for rows in (inside, outside)
             ]
             kept = [WRONG + (1 - 2 * WRONG) * part for part in none]
             loss = -0.5 * (np.log(1 - kept[0]).mean() + np.log(kept[1]).mean())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from napari_sadp.identify import (
     pool_classes,
     stage_angle,
 )
+from napari_sadp.identify._pattern import combine_none
 from napari_sadp.models.predict import load_classifier
 from napari_sadp.pattern import DiffractionPattern
 from napari_sadp.report import (
@@ -246,7 +248,6 @@ def test_tilts_between_patterns(aluminium):
 
 
 def test_the_stage_of_the_file_is_used(aluminium):
-    from dataclasses import replace
 
     staged = [
         replace(result, pattern=replace(result.pattern, stage_deg=stage))
@@ -271,3 +272,30 @@ def test_pooling_keeps_what_both_agree_on(aluminium):
     # a network that knows nothing leaves the lattice's own answer, and the other way round
     blank = np.full(len(result.network), 1 / len(result.network))
     assert int(np.argmax(pool_classes(blank, result.lattice_classes))) == best
+
+
+def test_none_by_shape_or_by_image():
+    assert combine_none(0.3, None) == 0.3  # weights without a score change nothing
+    assert combine_none(1.0, -50.0) == 1.0  # a shape that is none stays none
+    assert combine_none(0.0, 0.0, prior=0.05) == pytest.approx(0.05)
+    # odds of 1 : 19 before, 9 : 1 for none by an image whose ln odds count half
+    by_image = combine_none(0.0, 2 * np.log(9.0), prior=0.05, weight=0.5)
+    assert by_image == pytest.approx((9 / 19) / (1 + 9 / 19))
+    assert combine_none(0.4, 2 * np.log(9.0), prior=0.05, weight=0.5) == pytest.approx(0.4 + 0.6 * by_image)
+
+
+def test_the_outlier_score_of_the_weights_reaches_the_answer(classifier):
+    import torch
+
+    from napari_sadp.models.outliers import OutlierScore
+
+    pattern = simulated_sample("Al", 225, (0, 1, 1), seed=3)
+    plain = identify_pattern(pattern, classifier)
+    n_classes = len(classifier.scheme)
+    for constant, low, high in ((60.0, 0.99, 1.0), (-60.0, 0.0, plain.none_of_these + 1e-6)):
+        weights = torch.zeros(515)
+        weights[0] = constant
+        score = OutlierScore(torch.eye(512), torch.zeros(n_classes, 512), weights)
+        found = identify_pattern(pattern, replace(classifier, outliers=score))
+        assert low <= found.none_of_these <= high
+        assert found.class_probabilities == pytest.approx(plain.class_probabilities)

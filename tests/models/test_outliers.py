@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import mahalanobis
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from napari_sadp.dataset.crystals import choose_crystals
 from napari_sadp.dataset.library import FIELD_RADIUS, build_library
@@ -193,3 +194,24 @@ def test_sources_of_outliers_differ_from_those_of_validation(library, scheme):
     images, labels, _ = source.stream.draw(6)
     assert images.shape == (6, 1, 32, 32)
     assert labels.max() < len(OUTLIER_KINDS)
+
+
+def test_a_stream_stays_on_its_device(library, scheme, monkeypatch):
+    """Images of a GPU that is not there: torch checks devices, and computes nothing."""
+
+    class Generator:
+        def __init__(self, device):
+            assert device.type == "cuda"
+
+        def manual_seed(self, _):
+            return self
+
+    monkeypatch.setattr(torch, "Generator", Generator)
+    for name in ("rand", "randn"):
+        real = getattr(torch, name)
+        monkeypatch.setattr(torch, name, lambda *a, real=real, generator=None, **k: real(*a, **k))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        stream = PatternStream(library, size=32, n_classes=len(scheme), device="cuda", turned=True)
+        images, labels, rows = stream.draw(4)
+    assert {item.device.type for item in (images, labels, rows)} == {"cuda"}
+    assert images.shape == (4, 1, 32, 32)

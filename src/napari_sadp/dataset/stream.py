@@ -132,6 +132,8 @@ class PatternStream:
         self.turns = torch.as_tensor(library.turns, **move)
         self.evidence = torch.as_tensor(library.evidence, **move)
         self.n_deciding = torch.as_tensor(library.n_deciding, **move)
+        # asking the device for that of every batch would wait for it
+        self.most_deciding = int(library.n_deciding.max(initial=0))
         self.kinematic = torch.as_tensor(library.thickness_nm == 0, **move).float()
         self.label = torch.as_tensor(library.label, **move)
         counts = np.bincount(library.label, minlength=n_classes)
@@ -216,7 +218,7 @@ class PatternStream:
 
         bits, count = self.evidence[rows], self.n_deciding[rows]
         level = torch.full((len(rows),), float("inf"), device=self.device)
-        for number in range(int(count.max())):
+        for number in range(self.most_deciding):
             of_this = ((bits >> number) & 1).bool()
             strongest = height.masked_fill(~of_this, 0.0).amax(dim=1)
             level = torch.where(number < count, torch.minimum(level, strongest), level)

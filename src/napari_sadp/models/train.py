@@ -52,6 +52,8 @@ class TrainProgress:
         Moving averages over the training images; nan before the first step.
     validation_accuracy, best_accuracy : float
         The last one, and the best one, on images of held-out structures; nan before the first time.
+    validated_at : int
+        Images seen at the last one; 0 before the first time.
     metrics : dict or None
         Validation, at the end.
     weights : pathlib.Path or None
@@ -66,6 +68,7 @@ class TrainProgress:
     accuracy: float = float("nan")
     validation_accuracy: float = float("nan")
     best_accuracy: float = float("nan")
+    validated_at: int = 0
     metrics: dict[str, Any] | None = None
     weights: Path | None = None
 
@@ -198,7 +201,7 @@ def _loop(
     checks = int(run.fraction * config.validations)
     if run.fraction >= 1 and run.best != run.best:
         checks -= 1
-    last = run.best
+    last, validated_at = run.best, 0
     try:
         while run.fraction < 1 or checks < config.validations:
             ended = run.fraction >= 1 or (stop is not None and stop())
@@ -213,6 +216,7 @@ def _loop(
                         run.average, held_out, min(_QUICK_IMAGES, config.validation_samples)
                     )
                     run.keep_best(last)
+                    validated_at = run.samples
                     log.validation(loss, last)
             if now - saved > 60 * config.checkpoint_minutes:
                 run.save()
@@ -229,6 +233,7 @@ def _loop(
                     run.accuracy,
                     last,
                     run.best,
+                    validated_at,
                 )
             if ended:
                 break

@@ -46,23 +46,25 @@ class TrainPlot(FigureCanvasQTAgg):
         self._validations: list[tuple[float, float]] = []
         self._redraw()
 
-    def add(self, samples: int, loss: float, accuracy: float, held_out: float) -> None:
-        """Add a point.
+    def add(self, samples: int, loss: float, accuracy: float) -> None:
+        """Add a point of the training.
 
         Parameters
         ----------
         samples : int
             Images seen.
         loss, accuracy : float
-            Of training; nothing is added where they are nan.
-        held_out : float
-            Accuracy on held-out structures; a point where it has changed, nan for none.
+            Nothing is added where they are nan.
         """
         if loss == loss:
             self._points.append((samples, loss, accuracy))
-        if held_out == held_out and (not self._validations or self._validations[-1][1] != held_out):
-            self._validations.append((samples, held_out))
-        self._redraw()
+            self._redraw()
+
+    def add_validation(self, samples: int, accuracy: float) -> None:
+        """Add the accuracy on held-out structures, once for every number of images seen."""
+        if samples and (not self._validations or self._validations[-1][0] != samples):
+            self._validations.append((samples, accuracy))
+            self._redraw()
 
     def _redraw(self) -> None:
         samples, losses, accuracies = zip(*self._points, strict=True) if self._points else ((), (), ())

@@ -97,7 +97,8 @@ class TrainWidget(mw.Container):
         wrap_text(self.status)
         theme = get_theme(viewer.theme)
         self.plot = TrainPlot(theme.text.as_hex(), theme.background.as_hex())
-        self.native.layout().addWidget(self.plot)
+        self.native.layout().addWidget(self.plot, 1)
+        self.groups.label = self.groups.label  # makes magicgui align all labels
         self.native.setMinimumWidth(_MIN_WIDTH)
         self.native.destroyed.connect(Closer(self))
         self.run_button.clicked.connect(self.run)
@@ -228,7 +229,8 @@ class TrainWidget(mw.Container):
             self.status.value = f"device: {step}"
             return
         if step.stage == "train":
-            self.plot.add(step.samples, step.loss, step.accuracy, step.validation_accuracy)
+            self.plot.add(step.samples, step.loss, step.accuracy)
+            self.plot.add_validation(step.validated_at, step.validation_accuracy)
         stage = _STAGES.get(step.stage, step.stage)
         text = f"{stage}, {100 * step.fraction:.0f} %"
         if step.loss == step.loss:
