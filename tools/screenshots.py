@@ -1,8 +1,7 @@
 """Make the screenshots of the documentation anew: python tools/screenshots.py [--weights FILE] [FOLDER].
 
 Needs a display with OpenGL; without one: ``xvfb-run -a -s "-screen 0 1600x1200x24" python tools/screenshots.py``.
-The picture of an acquired pattern is left out where the patterns are not beside the repository. ``--only simulate`` makes
-those whose names begin so.
+All patterns in them are simulated. ``--only simulate`` makes those whose names begin so.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import napari
 from qtpy.QtWidgets import QApplication
 
 ROOT = Path(__file__).resolve().parents[1]
-ACQUIRED = ROOT.parent / "shared" / "real_patterns"
 PATIENCE_S = 600
 DOCK_WIDTH = 640
 
@@ -28,17 +26,10 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="START", help="pictures whose names begin so")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    cases = {"identify_si": lambda viewer: viewer.open_sample("napari-sadp", "si")}
-    for name in ("nanobeam_dd020.dm3", "ag_sped_two_grains.hspy"):
-        path = ACQUIRED / name
-        if path.is_file():
-            cases[f"identify_{path.stem}"] = lambda viewer, path=path: viewer.open(path, plugin="napari-sadp")
-        else:
-            print(f"left out: {path} is not there")
-    for name, load in cases.items():
+    for name, change in (("identify_si", None), ("identify_change", change_vector)):
         if name.startswith(options.only):
             target = options.folder / f"{name}.png"
-            take(load, target, options.weights)
+            take(target, options.weights, change)
             print(target)
     for name, prepare in (("simulate_spinel", simulate_alone), ("simulate_overlay", simulate_overlay)):
         if name.startswith(options.only):
@@ -47,12 +38,12 @@ def main() -> None:
             print(target)
 
 
-def take(load, target: Path, weights: Path | None, row: int = 1) -> None:
-    """Open data, identify, choose a row of the table, and write a picture of the window."""
+def take(target: Path, weights: Path | None, change=None, row: int = 1) -> None:
+    """Identify the sample, choose a row of the table, perhaps change something, and write a picture of the window."""
     viewer = napari.Viewer(show=False)
     viewer.window.resize(1500, 1000)
     viewer.show()
-    load(viewer)
+    viewer.open_sample("napari-sadp", "si")
     viewer.canvas.overlays.scale_bar.visible = True
     dock, widget = viewer.window.add_plugin_dock_widget("napari-sadp", "Identify")
     if weights is not None:
@@ -67,8 +58,16 @@ def take(load, target: Path, weights: Path | None, row: int = 1) -> None:
     wait(lambda: False, 1.5)
     viewer.fit_to_view() if hasattr(viewer, "fit_to_view") else viewer.reset_view()
     wait(lambda: False, 1.0)
+    if change is not None:
+        change(viewer, widget)
     viewer.screenshot(str(target), canvas_only=False, flash=False)
     viewer.close()
+
+
+def change_vector(viewer, widget) -> None:
+    """Take the lattice vectors in hand."""
+    widget.edit.take("vectors")
+    wait(lambda: False, 3.0)
 
 
 def take_simulation(prepare, target: Path) -> None:
