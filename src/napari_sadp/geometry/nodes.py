@@ -36,6 +36,7 @@ _MIN_LIVE = 0.6  # share of the weight of the profile that must fall on live pix
 _MIN_REACH_SNR = 3.0  # where the strongest spots would not reach it, a node is unknown
 _PRESENT, _ABSENT, _UNKNOWN = 1, 0, -1
 _N_PROFILE = 40
+_CLEAR = 8.0  # signal to noise ratio of a node beyond doubt
 _CHUNK = 20_000
 
 
@@ -237,7 +238,7 @@ def finer_basis(prepared: PreparedImage, lattice: SpotLattice, reach_px: float) 
     bad = prepared.mask
     for parts in (2, 3):
         fine = basis / parts
-        if np.linalg.norm(fine[0]) < max(3.5 * sigma, 4.0):
+        if np.linalg.norm(fine[0]) < max(2.6 * sigma, 4.0):
             continue
         indices = _nodes_in_view(lattice.beam_rc, fine, bad.shape)
         rc = lattice.beam_rc + indices @ fine
@@ -269,7 +270,9 @@ def _occupied_cosets(indices: np.ndarray, score: np.ndarray, parts: int) -> list
         member = np.any([np.all(indices % parts == c, axis=1) for c in coset], axis=0)
         values = score[member & np.isfinite(score)]
         bright, negative = np.count_nonzero(values > 5), np.count_nonzero(values < -4)
-        if bright < max(5, 5 * negative, 0.1 * len(values)):
+        # few spots are enough where they are beyond doubt
+        clear = np.count_nonzero(values > _CLEAR) >= 4 and not negative
+        if not clear and bright < max(5, 5 * negative, 0.1 * len(values)):
             continue
         mates = np.array([known.get((-m, -n), np.nan) for m, n in indices[member & (score > 5)].tolist()])
         mates = mates[np.isfinite(mates)]
