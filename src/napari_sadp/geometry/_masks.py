@@ -18,7 +18,7 @@ from napari_sadp.geometry._local import (
 _MAX_MARGIN = 0.15  # title bars and axes take at most this share of a side; more would cut the pattern
 _FLAT_SHARE = 0.7  # of a row of a margin holds one value; the rest is lettering
 _EMPTY_LINES = 0.4  # of the rows of a margin bear no lettering at all
-_FLAT_STEP = 0.25  # so much smaller the share of that value must be in the frame
+_FLAT_STEP = 0.25  # so much smaller the share of that value must be where the frame begins
 _STOP_WORK_PX = 128  # beam stops are large: a small copy of the frame shows them and is fast
 
 
@@ -41,13 +41,14 @@ def _constant_run(lines: np.ndarray) -> int:
     """Return how many rows from the first on hold one and the same value, lettering aside; 0 if most of the frame does."""
     values, counts = np.unique(lines[0], return_counts=True)
     share = np.mean(lines == values[np.argmax(counts)], axis=1)
-    flat = share >= _FLAT_SHARE
-    run = 0 if flat.all() else int(np.argmin(flat))
-    # the dark of a short exposure holds scattered counts, a margin holds none outside of its lettering
-    if run and np.mean(share[:run] == 1) < _EMPTY_LINES:
-        run = int(np.argmin(share == 1))
-    # the frame itself may hold that value often: margins at the sides, the dark of a short exposure
-    return run if run and np.median(share[run:]) < np.mean(share[:run]) - _FLAT_STEP else 0
+    bare = 0 if (share == 1).all() else int(np.argmin(share == 1))
+    lettered = 0 if (share >= _FLAT_SHARE).all() else int(np.argmin(share < _FLAT_SHARE))
+    # a frame that is dark but for its spots has such rows too, but no end of them where another background begins
+    sudden = np.max(share[lettered : lettered + 3]) < _FLAT_SHARE - _FLAT_STEP
+    narrow = lettered <= _MAX_MARGIN * len(lines)
+    if bare and narrow and sudden and np.mean(share[:lettered] == 1) >= _EMPTY_LINES:
+        return lettered
+    return bare
 
 
 def _step_run(lines: np.ndarray, spread: float) -> int:
