@@ -46,6 +46,28 @@ def test_chirality_and_lists_of_groups(capsys):
     assert listed(capsys, "--groups", "221,229") == found
 
 
+def test_axes_of_one_s_own(capsys):
+    found = listed(capsys, "--groups", "225,229", "--zones", "001,1 -1 0,002")
+    assert [member for item in found for member in item["members"] if member["group"] == "225"] == [
+        {"group": "225", "zone": [0, 0, 1]},
+        {"group": "225", "zone": [1, -1, 0]},
+    ]
+
+
+def test_groups_and_axes_that_do_not_exist_are_named_and_the_rest_answered(capsys):
+    assert main(["classes", "--json", "--groups", "231,225,62", "--zones", "001,000,xyz,0 1"]) == 0
+    output = capsys.readouterr()
+    assert [item["members"] for item in json.loads(output.out)] == [[{"group": "225", "zone": [0, 0, 1]}]]
+    for words in (
+        "space group 231 does not exist, expected 195 to 230; it is left out",
+        "space group 62 is Pnma, not cubic, expected 195 to 230; it is left out",
+        "'000' is no zone axis",
+        "'xyz' is no zone axis",
+        "'0 1' is no zone axis, expected three whole numbers, not all zero, such as 013 or '1 -1 0'; it is left out",
+    ):
+        assert words in output.err
+
+
 def test_all_cubic_groups_and_where_132_classes_become_143(capsys):
     """One general behaviour a group gives 132 classes; 227a and 227b bring the 11 that no general conditions give."""
     whole = listed(capsys, "--groups", "cubic", "--field-of-view", "6")
@@ -130,6 +152,7 @@ def test_names():
     ("arguments", "message"),
     [
         (["--groups", "62"], "space group is 62, expected a cubic one"),
+        (["--zones", "000,9"], "--zones: '000' is no zone axis, expected three whole numbers"),
         (["--field-of-view", "0"], "--field-of-view is 0.0, expected a number in [1, 20] shortest spacings"),
         (["--field-of-view", "nan"], "--field-of-view is nan"),
         (["--sheet", "a.txt"], "--sheet is 'a.txt', expected a file name ending in .png, .pdf, .svg"),

@@ -57,6 +57,16 @@ def test_coincidences(scheme):
     }
 
 
+def test_the_shape_of_two_axes_and_what_222_tells(scheme):
+    # rectangles of 2 : 9 with an angle: the shape that [014] and [223] share
+    assert scheme.classes[scheme.index_of["229", (0, 1, 4)]].appearance.shape == (2, 1, 9)
+    # LiGa (227a) and Zr4Pt2N (227g) on [112] differ by 222 and its like
+    one, other = (scheme.classes[scheme.index_of[name, (1, 1, 2)]] for name in ("227a", "227g"))
+    assert one.appearance.shape == other.appearance.shape
+    # 222 is the spot of the plane nearest to the beam that 227g shows and 227a does not
+    assert set(one.appearance.absent) > set(other.appearance.absent)
+
+
 def test_013_alone_is_unique_for_every_group(scheme):
     def unique(zone):
         return all(
@@ -104,6 +114,13 @@ def test_labels_are_stable(scheme):
     assert scheme.labels[-1] == "D12-3"
     assert scheme.labels[scheme.index_of["225", (0, 1, 1)]] == "D4-0"
     assert scheme.labels[scheme.index_of["227a", (0, 1, 1)]] == "D4-3"
+
+
+def test_the_version_names_axes_that_are_not_the_sixteen():
+    """Weights made for other axes must not pass for these, however many there are."""
+    axes = ((0, 0, 1), (0, 1, 1)), ((0, 0, 1), (1, 1, 1))
+    versions = [build_scheme((225,), zones).version for zones in axes]
+    assert versions == ["1:225:0_0_1,0_1_1:8:2", "1:225:0_0_1,1_1_1:8:2"]
 
 
 @pytest.mark.parametrize("groups", [(225, 62), (300,), ("225",)])

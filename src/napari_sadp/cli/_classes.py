@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from napari_sadp.cli._common import EXIT_OK, check_picture_path, group_list
@@ -18,11 +19,17 @@ def add_command(commands: Any) -> None:
         "classes",
         help="list the pattern classes of space groups",
         description="List which space groups look alike on which zone axes, by the lattice of the spots and the absent nodes: "
-        "the classes that a pattern can be named, computed from symmetry for the sixteen shortest cubic zone axes.",
+        "the classes that a pattern can be named, computed from symmetry for the sixteen shortest cubic zone axes or those given.",
     )
     command.add_argument(
         "--groups", type=_groups, default="article", metavar="LIST",
-        help="article (213,221,225,227,229; default), cubic (all 36), or numbers such as 221,225",
+        help="article (213,221,225,227,229; default), cubic (all 36), or numbers such as 221,225; what is no cubic group is named "
+        "and left out",
+    )  # fmt: skip
+    command.add_argument(
+        "--zones", type=_zone_list, metavar="LIST",
+        help="zone axes such as 001,011,113, or with spaces, as in '0 0 1,1 -1 0' (default: the sixteen shortest); what is no axis is "
+        "named and left out",
     )  # fmt: skip
     command.add_argument(
         "--general", action=argparse.BooleanOptionalAction, default=None,
@@ -44,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the command, return the exit status."""
     from napari_sadp._validate import check_range
     from napari_sadp.labels.scheme import FIELD_OF_VIEW, build_scheme
-    from napari_sadp.labels.spacegroups import CUBIC_GROUPS
+    from napari_sadp.labels.spacegroups import CUBIC_GROUPS, CUBIC_ZONE_AXES
     from napari_sadp.report_classes import format_classes, save_sheet
 
     radius = FIELD_OF_VIEW
@@ -54,7 +61,9 @@ def run(options: argparse.Namespace) -> int:
         check_picture_path("--sheet", options.sheet)
     # all cubic groups are one list of extinction conditions; 203 has the special positions of 227 too
     general = options.groups == CUBIC_GROUPS if options.general is None else options.general
-    scheme = build_scheme(options.groups, field_of_view=radius, chirality=options.chirality, general=general)
+    groups = _cubic(options.groups)
+    zones = CUBIC_ZONE_AXES if options.zones is None else _axes(options.zones)
+    scheme = build_scheme(groups, zones, field_of_view=radius, chirality=options.chirality, general=general)
     if options.sheet is not None:
         save_sheet(scheme, options.sheet)
     print(json.dumps(classes_to_list(scheme), indent=1) if options.json else format_classes(scheme))
@@ -72,6 +81,51 @@ def classes_to_list(scheme: PatternScheme) -> list[dict[str, Any]]:
         }
         for item in scheme.classes
     ]
+
+
+def _cubic(groups: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the cubic groups among those asked for, and say which are none."""
+    from napari_sadp.labels.spacegroups import CUBIC_GROUPS, symbol
+
+    good = tuple(number for number in groups if number in CUBIC_GROUPS)
+    if not good:
+        return groups  # the scheme refuses them by name
+    for number in groups:
+        if number not in CUBIC_GROUPS:
+            what = f"is {symbol(number)}, not cubic" if 1 <= number <= 230 else "does not exist"
+            print(
+                f"napari-sadp: --groups: space group {number} {what}, expected 195 to 230; it is left out",
+                file=sys.stderr,
+            )
+    return good
+
+
+def _axes(items: tuple[str, ...]) -> tuple[tuple[int, int, int], ...]:
+    """Return the zone axes among those asked for, each once, and say which are none."""
+    from napari_sadp._validate import check_zone_axis
+
+    found: dict[tuple[int, int, int], None] = {}
+    wrong = []
+    for item in items:
+        try:
+            found[check_zone_axis([int(x) for x in (item.split() if " " in item else item)])] = None
+        except ValueError:
+            wrong.append(
+                f"--zones: {item!r} is no zone axis, expected three whole numbers, not all zero, such as 013 or '1 -1 0'"
+            )
+    if not found:
+        raise ValueError(wrong[0])
+    for message in wrong:
+        print(f"napari-sadp: {message}; it is left out", file=sys.stderr)
+    return tuple(found)
+
+
+def _zone_list(text: str) -> tuple[str, ...]:
+    """Return the items of a list of axes."""
+    items = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not items:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected zone axes such as 001,013 or '1 -1 0'")
+    return items
 
 
 def _groups(text: str) -> tuple[int, ...]:

@@ -267,7 +267,10 @@ class PatternScheme:
         """Identifies order and meaning of the classes; weights made for another version are refused."""
         groups = ",".join(map(str, self.groups))
         options = (":chiral" if self.chirality else "") + (":general" if self.general else "")
-        return f"{SCHEME_VERSION}:{groups}:{len(self.zones)}:{self.field_of_view:g}:{len(self)}{options}"
+        # the sixteen axes by their number alone, other lists in full
+        axes = ",".join("_".join(map(str, zone)) for zone in self.zones)
+        axes = str(len(self.zones)) if self.zones == CUBIC_ZONE_AXES else axes
+        return f"{SCHEME_VERSION}:{groups}:{axes}:{self.field_of_view:g}:{len(self)}{options}"
 
     @cached_property
     def index_of(self) -> dict[tuple[str, Zone], int]:
