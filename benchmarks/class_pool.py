@@ -4,7 +4,7 @@
 
 Images of *decorated* copies (exchanged elements) of training structures: the network has not seen them, and the held-out
 formulas stay unseen for the figures of merit. Truth: the visible class above 0.2 % of the strongest beam. The exponents that the
-package uses are `napari_sadp.identify._pattern.NETWORK_WEIGHT` and `NODE_WEIGHT`: the smallest within 0.01 of the best, so that what
+package uses are `napari_sadp.identify._pattern.NETWORK_WEIGHT` and `NODE_WEIGHT`: small ones within 0.01 of the best, so that what
 both see in the same spots counts as little as possible twice.
 """
 
@@ -19,7 +19,7 @@ from napari_sadp.dataset.crystals import choose_crystals, decorate
 from napari_sadp.identify import identify_pattern
 from napari_sadp.models.predict import load_classifier
 
-EXPONENTS = (0.0, 0.3, 0.5, 0.7, 0.85, 1.0)
+EXPONENTS = (0.0, 0.2, 0.35, 0.5, 0.7, 1.0)
 #: Share of a uniform distribution: a wrong lattice is nobody's fault here and must not decide.
 WRONG = 0.02
 

@@ -43,6 +43,13 @@ def test_every_key_of_the_answer(capsys, files):
     assert [entry["zone_axes"][0]["zone"] for entry in found["patterns"]] == [[0, 0, 1], [0, 1, 3]]
 
 
+def test_intensities_are_an_option(capsys, files):
+    _, plain, _ = identify(capsys, files[0])
+    _, weighed, _ = identify(capsys, files[0], "--intensities")
+    assert plain["messages"] == []
+    assert "Spots and gaps alone say" in weighed["messages"][0]
+
+
 def test_what_does_not_exist_is_named_and_the_rest_answered(capsys, files):
     status, found, _ = identify(
         capsys, *files, "--elements", "Al,Qq", "--candidates", "225,231,Unobtainium", "--tilt", "1,2", "--tilt", "3,4",

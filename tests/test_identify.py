@@ -231,6 +231,19 @@ def test_elements_and_candidates_are_priors(aluminium):
     assert mean.space_groups.probability(229) == pytest.approx(0.5, abs=0.02)
 
 
+def test_intensities_of_known_structures_count_where_asked_for(aluminium):
+    """[001] of aluminium is as bright on all kinds of nodes as few structures of 221 are; spots and gaps do not know."""
+    asked = Knowledge(intensities=True)
+    plain, weighed = combine_results(aluminium[:1]), combine_results(aluminium[:1], knowledge=asked)
+    assert weighed.space_groups.probability(221) < 0.7 * plain.space_groups.probability(221)
+    leader = plain.space_groups.groups[0]
+    said = f"Spots and gaps alone say: {leader} {100 * plain.space_groups.probability(leader):.0f} %"
+    assert said in " ".join(weighed.messages)
+    assert "alone say" not in " ".join(plain.messages)
+    mean = [combine_results(aluminium, rule="mean", knowledge=k).space_groups for k in (None, asked)]
+    assert (mean[0].probabilities == mean[1].probabilities).all()
+
+
 def test_tilts_between_patterns(aluminium):
     right = combine_results(aluminium, knowledge=Knowledge(tilt_deg=(18.4,)))
     assert right.known_zones == ((0, 0, 1), (0, 1, 3))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -164,6 +166,61 @@ def test_thickness_lets_gaps_be_filled(scheme):
     gaps = [said(scheme, "227a", (0, 1, 1))]
     for thickness in (3.0, 60.0):
         assert joint_posterior(gaps, scheme, thickness_nm=thickness).groups.argmax() == column
+
+
+@pytest.fixture
+def two_kinds(symmetry):
+    """A table by symmetry in which 221 shows dark odd cosets on every axis, and all others do not."""
+    contrast = np.zeros((*symmetry.label.shape, 4), dtype=np.float32)
+    contrast[symmetry.behaviour == 1] = [1.0, -2.0, -2.0, 1.0]
+    return replace(symmetry, contrast=contrast)
+
+
+def test_intensities_tell_structures_that_show_the_same_spots(scheme, two_kinds):
+    [item] = [said(scheme, "225", (0, 0, 1), blur=0.0)]
+    column = scheme.groups.index(221)
+
+    def probability(contrast):
+        value = None if contrast is None else np.array(contrast)
+        return thin(scheme, two_kinds, [replace(item, contrast=value)]).groups
+
+    plain = probability(None)
+    assert plain[column] == pytest.approx(0.25, abs=0.02)
+    assert probability([1.0, -2.0, -2.0, 1.0])[column] > 0.75
+    assert probability([0.0, 0.0, 0.0, 0.0])[column] < 0.05
+    # what no known structure shows says nothing
+    assert probability([-6.0, 4.0, -6.0, 4.0]) == pytest.approx(plain, abs=1e-3)
+
+
+def test_intensities_do_not_change_how_well_classes_fit(scheme, two_kinds):
+    """A spot pattern that only 229 shows stays one of 229, whatever its contrast."""
+    item = replace(said(scheme, "229", (0, 1, 3), blur=1e-6), contrast=np.array([1.0, -2.0, -2.0, 1.0]))
+    assert thin(scheme, two_kinds, [item]).groups.argmax() == scheme.groups.index(229)
+
+
+def test_a_table_without_a_formula(scheme):
+    table = view_table(scheme)
+    formula = table.formula[0]
+    rest = table.without(formula)
+    assert len(rest.label) == len(table.label) - table.formula.count(formula)
+    assert formula not in rest.formula
+    assert np.bincount(rest.behaviour, rest.weight) == pytest.approx(1.0)
+    assert rest.contrast.shape == (*rest.label.shape, 4)
+
+
+def test_two_crystals_in_one_stack_are_told_and_the_rest_stands(scheme):
+    """Two clear patterns each of 225 and of 229: the patterns contradict each other."""
+    mixed = [
+        *(said(scheme, "225", zone) for zone in [(0, 1, 3), (1, 1, 2)]),
+        *(said(scheme, "229", zone) for zone in [(0, 1, 3), (1, 2, 3)]),
+    ]
+    found = joint_posterior(mixed, scheme)
+    one = joint_posterior(mixed[:2], scheme)
+    assert found.outlier.sum() > 1.5 > 10 * one.outlier.sum()
+    assert found.groups.sum() == pytest.approx(1)
+    both = [scheme.groups.index(225), scheme.groups.index(229)]
+    assert set(np.argsort(-found.groups)[:2]) == set(both)
+    assert found.groups[both].sum() > 0.7
 
 
 def test_the_shipped_table_covers_the_scheme_of_the_network(scheme):

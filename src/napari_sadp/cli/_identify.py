@@ -79,6 +79,10 @@ def add_command(commands: Any) -> None:
         help="alpha,beta of the stage, once for each pattern in order; or one angle for each pattern after the first, from "
         "the one before it (default: what the files say). Write --tilt=-10,5 where it begins with a minus",
     )  # fmt: skip
+    known.add_argument(
+        "--intensities", action="store_true",
+        help="also weigh how bright spots are, by known structures of each group, not spots and gaps alone (product rule)",
+    )  # fmt: skip
     command.add_argument(
         "--picture",
         metavar="PATH",
@@ -107,7 +111,9 @@ def run(options: argparse.Namespace) -> int:
         check_picture_path("--picture", options.picture)
     if options.thickness_nm is not None:
         check_range("--thickness-nm", options.thickness_nm, 0, 1e4, "nm", low_inclusive=False)
-    knowledge = Knowledge(options.elements, options.candidates, options.thickness_nm, tuple(options.tilt))
+    knowledge = Knowledge(
+        options.elements, options.candidates, options.thickness_nm, tuple(options.tilt), options.intensities
+    )
     classifier = load_classifier(options.weights, options.device)
     results: list[PatternResult] = []
     interrupted = False

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_sadp.ensemble.contrast import reach_of
 from napari_sadp.labels.lattice2d import shape_operations
 from napari_sadp.labels.scheme import disc_nodes
 
@@ -44,8 +45,6 @@ P_FILLED = 0.08
 P_FALSE = 0.01
 #: Bound of the probability of one node: no single measurement is beyond doubt.
 _DOUBT = 0.01
-#: Nodes count out to the distance that holds this share of the spots; farther out hardly anything shows.
-_REACH_QUANTILE = 0.9
 #: Nodes within this part of the reach are near.
 _NEAR = 0.65
 
@@ -111,7 +110,7 @@ def _shape_table(scheme: PatternScheme, shape: tuple[int, int, int]) -> _ShapeTa
 
 
 def visible_reach(nodes: NodeMap, metric: np.ndarray) -> float:
-    """Return the distance that holds most of the spots of a node map.
+    """Return the distance that holds most of the spots of a node map; farther out hardly anything shows.
 
     Parameters
     ----------
@@ -129,7 +128,7 @@ def visible_reach(nodes: NodeMap, metric: np.ndarray) -> float:
     if not there.any():
         return 0.0
     index = nodes.indices[there]
-    return float(np.sqrt(np.quantile(np.einsum("ni,ij,nj->n", index, metric, index), _REACH_QUANTILE)))
+    return float(np.sqrt(reach_of(((index @ metric) * index).sum(axis=1))))
 
 
 def class_log_likelihood(
@@ -160,7 +159,7 @@ def class_log_likelihood(
     tables = _shape_tables(scheme)
     reach = visible_reach(nodes, metric) * (1 + 1e-9)
     index = nodes.indices
-    inside = np.sqrt(np.einsum("ni,ij,nj->n", index, metric, index)) <= reach
+    inside = np.sqrt(((index @ metric) * index).sum(axis=1)) <= reach
     chance = np.clip(nodes.presence[inside], _DOUBT, 1 - _DOUBT)
     size = int(np.abs(index[inside]).max(initial=1))
     # ln P(data | spot) and ln P(data | none) over an unknown node, on a grid with a margin of zeros for what is out of view

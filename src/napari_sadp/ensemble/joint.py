@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import logsumexp
 
-from napari_sadp.ensemble.cells import FAINT_REGIME, FOREIGN, cells_of, counting, normalised
+from napari_sadp.ensemble.cells import FAINT_REGIME, FOREIGN, cells_of, normalised
 from napari_sadp.ensemble.oriented import oriented_states
 from napari_sadp.ensemble.views import view_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from napari_sadp.ensemble.cells import Cells
+    from napari_sadp.ensemble.cells import Cells, Entries
     from napari_sadp.ensemble.views import ViewTable
     from napari_sadp.labels.scheme import PatternScheme
 
@@ -44,12 +44,12 @@ SURPRISE = 0.07
 _SCALE_RANGE = np.log(30.0)
 #: Steps of the scale per standard deviation of a length.
 _STEPS_PER_SIGMA = 1.0
-#: Classes this much less likely than the best are left out where a shared scale is looked for.
-_FAINT_CLASS = 1e-5
+#: Cells less likely than the best by more than what lengths may say, and this much besides, are left out of a shared scale.
+_LOG_FAINT = 7.0
 #: Sizes of the lattice this much less likely than the best do not say which scales to look at.
 _FAINT_SIZE = 1e-4
-#: Smallest likelihood that has a logarithm here.
-_TINY = 1e-300
+#: Smallest likelihood that has a logarithm here, and the logarithm of one that is out of the question.
+_TINY, _HOPELESS = 1e-300, -1e6
 #: Cells this much less likely than the best do not speak about zone axes.
 _FAINT_CELL = 3e-4
 #: Joint orientations that are followed.
@@ -70,12 +70,19 @@ class Evidence:
         Its standard deviation.
     weakest : float or None
         Intensity of the weakest spot that would be seen, over the strongest.
+    weakest_error : float
+        Its standard deviation (natural logarithm): how well it says what was seen.
+    contrast : (4,) ndarray of float or None
+        How bright the cosets of the lattice are, see `napari_sadp.ensemble.contrast`: what speaks for typical structures, besides
+        spots and gaps. None where that is not to count.
     """
 
     likelihood: np.ndarray
     log_length: float | None = None
     length_error: float = 0.01
     weakest: float | None = None
+    weakest_error: float = 0.5
+    contrast: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +164,11 @@ def joint_posterior(
     cells = cells_of(table, scheme, tuple(np.flatnonzero(used).tolist()))
     prior = cells.prior(group_prior, regime[used] / regime[used].sum())
     shared = shared_scale if len(evidence) > 1 and all(e.log_length is not None for e in evidence) else 0.0
-    weights = [table.threshold_weights(item.weakest) for item in evidence]
+    weights = [table.threshold_weights(item.weakest, item.weakest_error) for item in evidence]
+    said = [
+        cells.entries(item.likelihood, weight, item.contrast)
+        for item, weight in zip(evidence, weights, strict=True)
+    ]
     # a pattern of something else: what any other crystal shows on any axis, or a lattice of no class
     odd = [float(cells.usual @ e.likelihood + FOREIGN * e.likelihood[-1]) for e in evidence]
     parts: list[tuple[float, _Part]] = []
@@ -167,14 +178,14 @@ def joint_posterior(
         and np.isfinite(tilt_deg[~np.eye(len(evidence), dtype=bool)]).any()
     ):
         part = _by_orientation(
-            evidence, scheme, cells, weights, odd, surprise, tilt_deg, tilt_error_deg, shared
+            evidence, scheme, cells, said, weights, odd, surprise, tilt_deg, tilt_error_deg, shared
         )
         parts.append((1.0, part))
     else:
         if shared < 1:
-            parts.append((1 - shared, _independent(evidence, cells, weights, odd, surprise)))
+            parts.append((1 - shared, _independent(cells, said, odd, surprise)))
         if shared > 0:
-            parts.append((shared, _one_scale(evidence, cells, weights, odd, surprise)))
+            parts.append((shared, _one_scale(evidence, cells, said, odd, surprise)))
     log = np.array([np.log(share) + logsumexp(part.log + prior) for share, part in parts])
     mix = np.exp(log - logsumexp(log))
     posterior = [np.exp(part.log + prior - logsumexp(part.log + prior)) for _, part in parts]
@@ -216,13 +227,11 @@ class _Part:
     outlier: np.ndarray  # (n_patterns, cells)
 
 
-def _independent(
-    evidence: Sequence[Evidence], cells: Cells, weights: list[np.ndarray], odd: list[float], surprise: float
-) -> _Part:
+def _independent(cells: Cells, said: list[Entries], odd: list[float], surprise: float) -> _Part:
     """Every pattern with a scale of its own."""
     log, fits, outlier = 0.0, [], []
-    for item, weight, strange in zip(evidence, weights, odd, strict=True):
-        fit = cells.by_zone(item.likelihood, weight)
+    for item, strange in zip(said, odd, strict=True):
+        fit = cells.by_zone(item)
         total = (1 - surprise) * fit.sum(axis=1) + surprise * strange
         log = log + np.log(np.maximum(total, _TINY))
         fits.append(fit)
@@ -231,17 +240,23 @@ def _independent(
 
 
 def _one_scale(
-    evidence: Sequence[Evidence], cells: Cells, weights: list[np.ndarray], odd: list[float], surprise: float
+    evidence: Sequence[Evidence], cells: Cells, said: list[Entries], odd: list[float], surprise: float
 ) -> _Part:
     """All patterns with one scale, which is summed out on a grid."""
     length = np.array([item.log_length for item in evidence])
     sigma = np.array([item.length_error for item in evidence])
-    used = cells.log_size[np.unique(cells.size_index[cells.usable])]
+    used = cells.log_size[cells.size_used]
     low, high = length.min() - used.max() - 4 * sigma.max(), length.max() - used.min() + 4 * sigma.max()
     grid = np.arange(low, high, sigma.min() / _STEPS_PER_SIGMA)
-    # classes far below what an outlier would say make no difference but would make all structures differ
-    clear = [np.where(e.likelihood > _FAINT_CLASS * e.likelihood.max(), e.likelihood, 0.0) for e in evidence]
-    spreads = [_by_size(cells, said, weight) for said, weight in zip(clear, weights, strict=True)]
+    spreads = [cells.by_size(item) for item in said]
+    # lengths that agree speak for a cell by this factor at most for each pattern after the first
+    bound = (len(evidence) - 1) * np.log(_SCALE_RANGE / (np.sqrt(2 * np.pi) * sigma.min())) + _LOG_FAINT
+    free = sum(
+        np.log(np.maximum((1 - surprise) * spread.sum(axis=1) + surprise * strange, _TINY))
+        for spread, strange in zip(spreads, odd, strict=True)
+    )
+    likely = np.flatnonzero(free > free.max() - bound)
+    spreads = [spread[likely] for spread in spreads]
     # scales at which hardly any pattern has a lattice that fits are left out: they need several outliers
     all_bands = [_bands(cells.log_size, item, grid) for item in evidence]
     support = np.zeros(len(grid), dtype=int)
@@ -274,17 +289,20 @@ def _one_scale(
     total = at_scale.sum(axis=0)
     log += np.log(total * (grid[1] - grid[0]) / _SCALE_RANGE)
     at_scale /= total
-    outlier, by_size = [], []
-    for strange, (fit, kept) in zip(odd, per_pattern, strict=True):
+    n_cells = len(cells.behaviour)
+    place, whole = np.zeros(n_cells, dtype=int), np.full(n_cells, _HOPELESS)
+    place[likely], whole[likely] = way, log[way]
+    outlier, by_size = np.zeros((len(evidence), n_cells)), []
+    for i, (strange, (fit, kept)) in enumerate(zip(odd, per_pattern, strict=True)):
         rest = at_scale / fit
-        outlier.append(surprise * strange * rest.sum(axis=0)[way])
+        outlier[i, likely] = surprise * strange * rest.sum(axis=0)[way]
         # how well each size fits the scale that all patterns say, (ways, n_sizes)
         by_size.append(np.stack([kernel @ rest[rows] for rows, kernel in kept], axis=1))
 
     def zones(i: int, some: np.ndarray) -> np.ndarray:
-        return cells.zones_by_size(evidence[i].likelihood, weights[i], by_size[i][way[some]], some)
+        return cells.zones_by_size(said[i], by_size[i][place[some]], some)
 
-    return _Part(log[way], zones, np.array(outlier))
+    return _Part(whole, zones, outlier)
 
 
 def _same_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -308,22 +326,11 @@ def _bands(log_size: np.ndarray, item: Evidence, grid: np.ndarray) -> list[tuple
     return bands
 
 
-def _by_size(cells: Cells, likelihood: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Return what a pattern says about each cell and size of the lattice, summed over the zone axes, (cells, n_sizes)."""
-    k, _, _, d = cells.label.shape
-    n, values, table = len(cells.log_size), np.append(likelihood, 0.0), 0.0
-    start = (np.arange(k)[:, None, None] * d + np.arange(d)) * n
-    for t in counting(weight):
-        value = weight[t] * values[cells.label[:, :, t]]
-        row = start + cells.size_index[:, :, t]
-        table = table + np.bincount(row.ravel(), value.ravel(), minlength=k * d * n)
-    return cells.with_blends(table.reshape(k, d, n) / cells.seen(weight)[..., None])
-
-
 def _by_orientation(
     evidence: Sequence[Evidence],
     scheme: PatternScheme,
     cells: Cells,
+    said: list[Entries],
     weights: list[np.ndarray],
     odd: list[float],
     surprise: float,
@@ -332,7 +339,7 @@ def _by_orientation(
     shared: float,
 ) -> _Part:
     """Joint orientations of all patterns, with the angles between them and, where it is shared, the scale."""
-    fits = [cells.by_zone(item.likelihood, weight) for item, weight in zip(evidence, weights, strict=True)]
+    fits = [cells.by_zone(item) for item in said]
     score = np.array([fit.max(axis=0) for fit in fits])
     states, chance = oriented_states(scheme.zones, tilt_deg, tilt_error_deg, score, limit=_MAX_STATES)
     n, n_cells = len(evidence), len(cells.behaviour)
@@ -358,7 +365,7 @@ def _by_orientation(
         if n > 2:
             angles = tilt_deg[np.ix_(rest, rest)]
             rest_part = _by_orientation(
-                [evidence[j] for j in rest], scheme, cells, [weights[j] for j in rest],
+                [evidence[j] for j in rest], scheme, cells, [said[j] for j in rest], [weights[j] for j in rest],
                 [odd[j] for j in rest], 0.0, angles, tilt_error_deg, shared,
             ) if np.isfinite(angles[~np.eye(len(rest), dtype=bool)]).any() else None  # fmt: skip
             without = np.exp(rest_part.log) if rest_part is not None else alone[rest].prod(axis=0)

@@ -24,6 +24,10 @@ _NONE_DENSITY = 1.0 / (np.log(5.0) * np.radians(30.0))
 #: Shapes farther from the measured one than this, in squared standard deviations, are out of the question: their nodes
 #: are not looked at.
 _MAX_DISTANCE = 40.0
+#: Exponent of what the nodes say. The engine bounds what one node may say and leaves open how many of the allowed orbits show, so that it
+#: states less than it knows: by the log loss of the space group, over training formulas each left out in turn
+#: (the second table of benchmarks/reasoning.py), not over held-out ones.
+SHARPNESS = 1.5
 #: Probability of a spot where none was found, for a lattice whose nodes were not measured one by one.
 _NOT_FOUND = 0.1
 
@@ -37,7 +41,8 @@ class LatticeClasses:
     shape_likelihood : (n_classes,) ndarray of float64
         Density of the measured shape under the shape of each class.
     node_likelihood : (n_classes,) ndarray of float64
-        Likelihood of the spots and gaps under each class, the largest of the shapes in question 1; 0 for other shapes.
+        Likelihood of the spots and gaps under each class, sharpened (`SHARPNESS`), the largest of the shapes in question 1; 0 for
+        other shapes.
     probabilities : (n_classes,) ndarray of float64
         P(class | lattice and nodes, one of the classes); sum to 1.
     none_of_these : float
@@ -79,7 +84,7 @@ def classify_lattice(
     """
     covariance = lattice.shape_covariance()
     bases = equivalent_bases(lattice)
-    shapes, number, target = _shapes(scheme)
+    shapes, number, target = scheme.shapes
     offset = np.array([value for value, _ in bases]) - target[:, None]  # (shapes, bases, 2)
     distance = np.einsum("sbi,ij,sbj->sb", offset, np.linalg.inv(covariance), offset)
     nearest = distance.argmin(axis=1)
@@ -90,7 +95,7 @@ def classify_lattice(
     near = {shapes[i]: bases[nearest[i]][1] for i in np.flatnonzero(distance < _MAX_DISTANCE)}
     node_map = nodes_of_spots(lattice) if nodes is None else nodes
     log = class_log_likelihood(node_map, basis @ basis.T, near, scheme)
-    node = np.exp(log - log.max()) if near else np.ones(len(scheme))
+    node = np.exp(SHARPNESS * (log - log.max())) if near else np.ones(len(scheme))
     prior = scheme.class_given_group.mean(axis=0)
     weight = prior * density * node
     none = PRIOR_NONE * _NONE_DENSITY
@@ -148,11 +153,3 @@ def equivalent_bases(lattice: SpotLattice) -> list[tuple[np.ndarray, np.ndarray]
             if ratio > 0.93 and -0.06 < cosine < 0.58:
                 found.append((np.array([np.log(ratio), np.arccos(cosine)]), transform))
     return found
-
-
-def _shapes(scheme: PatternScheme) -> tuple[list[tuple[int, int, int]], np.ndarray, np.ndarray]:
-    """Return the shapes of a scheme, that of each class, and (ln ratio, angle) of each, (n_shapes, 2)."""
-    number: dict[tuple[int, int, int], int] = {}
-    of_class = np.array([number.setdefault(c.appearance.shape, len(number)) for c in scheme.classes])
-    first = [scheme.classes[int(np.flatnonzero(of_class == i)[0])] for i in range(len(number))]
-    return list(number), of_class, np.array([[np.log(c.ratio), np.radians(c.angle_deg)] for c in first])

@@ -9,13 +9,14 @@ thresholds, kinematic and for several thicknesses) ships with the package.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_sadp.ensemble.contrast import coset_contrast
 from napari_sadp.ensemble.exact import class_log_likelihood
 from napari_sadp.geometry.nodes import NodeMap
 from napari_sadp.labels.lattice2d import gauss_reduce, gram, shape_key, span
@@ -34,10 +35,11 @@ THICKNESS_PRIOR: tuple[float, ...] = (0.3, 0.2, 0.2, 0.15, 0.15)
 _THICKNESS_SPREAD = 0.25
 #: Visibility thresholds: intensity of the weakest spot that counts, over the strongest.
 THRESHOLDS: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
-#: Spread of what a pattern says about its own threshold (natural logarithm).
-_THRESHOLD_SPREAD = 0.5
 #: Largest |g| that counts for the class of a structure [1/Å].
 _VIEW = 1.4
+
+#: Step of the contrasts in the file (natural logarithm).
+CONTRAST_STEP = 0.06
 
 #: Labels of axes on which a structure shows a lattice of no class, and too few spots for any.
 NO_CLASS, NO_LATTICE = -1, -2
@@ -63,6 +65,10 @@ class ViewTable:
         Of the last axis [nm].
     edge : (n_structures,) ndarray of float or None
         Cell edges [Å] where the structures are candidates, None where they stand for others like them.
+    contrast : (n_structures, n_zones, n_thresholds, n_regimes, 4) ndarray of float32 or None
+        How bright the cosets of the lattice are, see `napari_sadp.ensemble.contrast`; None where only symmetry is known.
+    formula : tuple of str
+        Of each structure; of a decorated copy, that of its origin. Empty where the structures stand for symmetry alone.
     """
 
     label: np.ndarray
@@ -72,14 +78,43 @@ class ViewTable:
     thresholds: tuple[float, ...]
     thickness_nm: tuple[float, ...]
     edge: np.ndarray | None = None
+    contrast: np.ndarray | None = None
+    formula: tuple[str, ...] = ()
 
-    def threshold_weights(self, weakest: float | None) -> np.ndarray:
+    def without(self, formula: str) -> ViewTable:
+        """Return the table without the structures of a formula, to judge one of them by the others.
+
+        Parameters
+        ----------
+        formula : str
+            As in `formula`; no error where there is none.
+
+        Returns
+        -------
+        ViewTable
+            Weights sum to 1 for each behaviour again.
+        """
+        keep = np.array([item != formula for item in self.formula], dtype=bool)
+        total = np.bincount(self.behaviour[keep], self.weight[keep], minlength=self.behaviour.max() + 1)
+        return replace(
+            self,
+            label=self.label[keep],
+            square=self.square[keep],
+            behaviour=self.behaviour[keep],
+            weight=self.weight[keep] / total[self.behaviour[keep]],
+            contrast=None if self.contrast is None else self.contrast[keep],
+            formula=tuple(item for item in self.formula if item != formula),
+        )
+
+    def threshold_weights(self, weakest: float | None, error: float = 0.5) -> np.ndarray:
         """Return how much each threshold counts for a pattern whose weakest visible spot is known, or not.
 
         Parameters
         ----------
         weakest : float or None
             Intensity of the weakest spot that would be seen, over the strongest.
+        error : float
+            Its standard deviation (natural logarithm).
 
         Returns
         -------
@@ -89,7 +124,7 @@ class ViewTable:
         n = self.label.shape[2]
         if weakest is None or n == 1:
             return np.full(n, 1 / n)
-        distance = (np.log(self.thresholds) - np.log(weakest)) / _THRESHOLD_SPREAD
+        distance = (np.log(self.thresholds) - np.log(weakest)) / error
         # a threshold outside of the table is taken for the nearest one
         weight = np.exp(-0.5 * (distance**2 - (distance**2).min()))
         return weight / weight.sum()
@@ -106,10 +141,29 @@ class ViewTable:
         return weight / weight.sum()
 
 
+@dataclass(frozen=True, eq=False)
+class Views:
+    """What one structure shows on one zone axis, by visibility threshold and row of intensities.
+
+    Parameters
+    ----------
+    label : (n_thresholds, n_rows) ndarray of int
+        Most likely class by its spots and gaps, or `NO_CLASS`, or `NO_LATTICE`.
+    square : (n_thresholds, n_rows) ndarray of int
+        Squared length of the shortest vector seen, in units of one over the squared cell edge; 0 without a lattice.
+    contrast : (n_thresholds, n_rows, 4) ndarray of float64
+        How bright the cosets are; 0 without a lattice.
+    """
+
+    label: np.ndarray
+    square: np.ndarray
+    contrast: np.ndarray
+
+
 def visible_views(
     observed: ZoneIntensities, scheme: PatternScheme, thresholds: tuple[float, ...] = THRESHOLDS
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the class and the squared shortest vector that a structure shows on a zone axis.
+) -> Views:
+    """Return what a structure shows on a zone axis.
 
     Parameters
     ----------
@@ -122,46 +176,61 @@ def visible_views(
 
     Returns
     -------
-    label : (n_thresholds, n_rows) ndarray of int
-        Most likely class by its spots and gaps, or `NO_CLASS`, or `NO_LATTICE`.
-    square : (n_thresholds, n_rows) ndarray of int
-        Squared length of the shortest vector seen, in units of one over the squared cell edge; 0 without a lattice.
+    Views
+        Classes, sizes, contrasts.
     """
     n_rows = len(observed.intensity)
     label = np.full((len(thresholds), n_rows), NO_LATTICE)
     square = np.zeros((len(thresholds), n_rows), dtype=int)
-    known_views: dict[bytes, tuple[int, int]] = {}
+    contrast = np.zeros((len(thresholds), n_rows, 4))
+    known_views: dict[bytes, _View | None] = {}
     for row, intensity in enumerate(observed.intensity):
         known = np.isfinite(intensity) & (observed.g <= _VIEW)
         if np.count_nonzero(known) < 4:
             known = np.isfinite(intensity)
         value = np.where(known, intensity, 0.0)
         for t, threshold in enumerate(thresholds):
-            seen = value > threshold * value.max(initial=0.0)
+            floor = threshold * value.max(initial=0.0)
+            seen = value > floor
             key = seen.tobytes() + known.tobytes()
             if key not in known_views:
                 known_views[key] = _view(observed.nodes[known], seen[known], observed.metric, scheme)
-            label[t, row], square[t, row] = known_views[key]
-    return label, square
+            view = known_views[key]
+            if view is not None:
+                label[t, row], square[t, row] = view.label, view.square
+                # a spot is seen, so that there is a contrast
+                contrast[t, row] = coset_contrast(view.index, value[known][view.on], view.metric, floor)
+    return Views(label, square, contrast)
 
 
-def _view(nodes: np.ndarray, seen: np.ndarray, metric: np.ndarray, scheme: PatternScheme) -> tuple[int, int]:
+@dataclass(frozen=True, eq=False)
+class _View:
+    label: int
+    square: int
+    on: np.ndarray  # which of the nodes lie on the lattice that is seen
+    index: np.ndarray  # their indices in its reduced basis
+    metric: np.ndarray
+
+
+def _view(nodes: np.ndarray, seen: np.ndarray, metric: np.ndarray, scheme: PatternScheme) -> _View | None:
     lattice = span(nodes[seen]) if seen.any() else None
     if lattice is None:
-        return NO_LATTICE, 0
+        return None
     basis = gauss_reduce(lattice, metric)
     form = gram(basis, metric)
     shape = shape_key((form[0], abs(form[1]), form[2]))
-    if all(item.appearance.shape != shape for item in scheme.classes):
-        return NO_CLASS, form[0]
     index = np.rint(nodes @ np.linalg.inv(basis)).astype(int)
     on = (index @ basis == nodes).all(axis=1)
-    there = seen[on]
-    none = np.zeros(len(there))
-    node_map = NodeMap(index[on], index[on] * 1.0, none, none, there.astype(float), there.astype(np.int8))
-    own = {shape: np.eye(2, dtype=int)}
-    log = class_log_likelihood(node_map, basis @ metric @ basis.T, own, scheme)
-    return int(np.argmax(log)), form[0]
+    own = basis @ metric @ basis.T
+    label = NO_CLASS
+    if shape in scheme.shapes[0]:
+        there = seen[on]
+        none = np.zeros(len(there))
+        state = there.astype(np.int8)
+        node_map = NodeMap(index[on], index[on] * 1.0, none, none, there.astype(float), state)
+        log = class_log_likelihood(node_map, own, {shape: np.eye(2, dtype=int)}, scheme)
+        label = int(np.argmax(log))
+    return _View(label, form[0], on, index[on], own)
 
 
 @lru_cache(maxsize=1)
@@ -208,6 +277,8 @@ def _unpack(packed: dict[str, np.ndarray], scheme: PatternScheme) -> ViewTable:
         weight / total[row],
         tuple(packed["thresholds"].tolist()),
         tuple(packed["thickness_nm"].tolist()),
+        contrast=packed["contrast"].astype(np.float32) * CONTRAST_STEP,
+        formula=tuple(packed["formula"].tolist()),
     )
 
 

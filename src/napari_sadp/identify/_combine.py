@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_sadp._validate import check_option, check_range
 from napari_sadp.ensemble.combine import RULES, SpaceGroupPosterior, combine, none_of_all, sorted_posterior
+from napari_sadp.ensemble.contrast import measured_contrast, weakest_visible
 from napari_sadp.ensemble.joint import Evidence, Joint, joint_posterior
 from napari_sadp.ensemble.priors import GroupPrior, group_prior
 from napari_sadp.identify._pattern import identify_pattern
@@ -26,14 +28,15 @@ if TYPE_CHECKING:
 SAME_LENGTH = 0.04
 #: Error of a length between patterns (natural logarithm): focus of the lenses, fit, calibration.
 LENGTH_ERROR = 0.012
+#: Error of the weakest visible intensity (natural logarithm): a spot search misses some that their nodes would show. By the log loss of
+#: images of decorated training structures.
+WEAKEST_ERROR = 1.0
 #: Prior that patterns share a camera constant: calibrated each; frames of one file; files of one camera, uncalibrated.
 SHARED_CALIBRATED, SHARED_STACK, SHARED_FILES = 0.95, 0.9, 0.5
 #: Error of an angle between two patterns by the stage or the user [deg]: goniometer, and axes that are not exactly hit.
 TILT_ERROR_DEG = 1.5
 #: From this probability on a pattern is said not to fit the others.
 _STRANGER = 0.5
-#: Spots of six times the noise are seen.
-_SEEN_SNR = 6.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ class Knowledge:
     tilt_deg : tuple
         One (alpha, beta) of the stage for each pattern [deg], refused ones included; or numbers, the angle between each pattern
         and the one before it. Takes the place of what the files say.
+    intensities : bool
+        Whether the product rule weighs how bright the spots are, by what known structures of each group show, too. That reaches more
+        than spots and gaps, and rests on the crystal being like known ones; what spots and gaps say alone is then among the messages.
 
     Raises
     ------
@@ -62,6 +68,7 @@ class Knowledge:
     candidates: tuple[str | int, ...] = ()
     thickness_nm: float | None = None
     tilt_deg: tuple[float | tuple[float, float], ...] = ()
+    intensities: bool = False
 
     def __post_init__(self) -> None:
         if self.thickness_nm is not None:
@@ -115,15 +122,18 @@ def combine_results(
     place = np.array([next(i for i, m in enumerate(members) if j in m) for j in range(len(used))])
     shared, comparable = _shared_scale(used)
     angles, tilt_messages = _angles(results, used, members, knowledge)
-    joint = joint_posterior(
-        [_evidence([used[i] for i in m], comparable) for m in members],
-        scheme,
+    evidence = [_evidence([used[i] for i in m], comparable) for m in members]
+    plain = [replace(item, contrast=None) for item in evidence]
+    reason = partial(
+        joint_posterior,
+        scheme=scheme,
         group_prior=prior.probabilities,
         thickness_nm=knowledge.thickness_nm,
         shared_scale=shared,
         tilt_deg=angles,
         tilt_error_deg=TILT_ERROR_DEG,
     )
+    joint = reason(evidence if knowledge.intensities else plain)
     none = np.array([result.none_of_these for result in used])
     if rule == "product":
         each = np.array([none[m].mean() for m in members])
@@ -134,6 +144,8 @@ def combine_results(
         if prior.phases or knowledge.candidates:
             posterior = _with_prior(posterior, prior, scheme)
     messages = (*prior.messages, *tilt_messages, *_strangers(used, place, joint))
+    if knowledge.intensities and rule == "product":
+        messages += (_without_intensities(reason(plain), scheme),)
     return Identification(
         results,
         posterior,
@@ -147,9 +159,18 @@ def combine_results(
     )
 
 
+def _without_intensities(joint: Joint, scheme: PatternScheme) -> str:
+    """Return what spots and gaps alone say, in words."""
+    order = np.argsort(-joint.groups.round(6), kind="stable")
+    parts = ", ".join(
+        f"{scheme.groups[i]} {100 * joint.groups[i]:.0f} %" for i in order if joint.groups[i] >= 0.005
+    )
+    return f"The probabilities weigh how bright spots are in known structures. Spots and gaps alone say: {parts}."
+
+
 def _evidence(results: list[PatternResult], comparable: bool) -> Evidence:
     """Return what patterns of one zone axis say, as one pattern."""
-    rows, lengths, weakest = [], [], []
+    rows, lengths, weakest, contrasts = [], [], [], []
     for result in results:
         found, none = result.lattice_classes, result.none_of_these
         # the pooled classes, on the scale on which the lattice weighed them against none of them
@@ -159,28 +180,21 @@ def _evidence(results: list[PatternResult], comparable: bool) -> Evidence:
             rows[-1] = np.append(np.zeros(len(result.class_probabilities)), 1.0)
         size = result.pattern.pixel_size_inv_angstrom or 1.0
         lengths.append(np.log(np.linalg.norm(result.lattice.g1_px) * size))
-        weakest.append(_weakest(result))
+        if result.nodes is not None:
+            weakest.append(weakest_visible(result.nodes))
+            basis = np.stack([result.lattice.g1_px, result.lattice.g2_px])
+            contrasts.append(measured_contrast(result.nodes, basis))
     known = [value for value in weakest if value is not None]
+    shown = [value for value in contrasts if value is not None]
     mean = np.mean([row / row.sum() for row in rows], axis=0)
     return Evidence(
         mean,
         float(np.mean(lengths)) if comparable else None,
         LENGTH_ERROR,
         min(known) if known else None,
+        WEAKEST_ERROR,
+        np.mean(shown, axis=0) if shown else None,
     )
-
-
-def _weakest(result: PatternResult) -> float | None:
-    """Return the intensity of the weakest spot that would be seen, over the strongest."""
-    nodes = result.nodes
-    if nodes is None:
-        return None
-    known = np.isfinite(nodes.sigma) & np.isfinite(nodes.intensity)
-    strongest = float(np.max(nodes.intensity[known], initial=0.0))
-    if strongest <= 0:
-        return None
-    # the noise near dark nodes; that of strong spots is their own
-    return float(np.clip(_SEEN_SNR * np.quantile(nodes.sigma[known], 0.25) / strongest, 1e-4, 0.3))
 
 
 def _shared_scale(used: list[PatternResult]) -> tuple[float, bool]:

@@ -287,6 +287,27 @@ class PatternScheme:
         return behaviours(number)[-1:] if self.general else behaviours(number)
 
     @cached_property
+    def shapes(self) -> tuple[tuple[tuple[int, int, int], ...], np.ndarray, np.ndarray]:
+        """Shapes of the classes.
+
+        Returns
+        -------
+        shapes : tuple of tuple of 3 int
+            Each once, in the order of the classes.
+        number : (n_classes,) ndarray of int
+            Which of them a class has.
+        target : (n_shapes, 2) ndarray of float64
+            Natural logarithm of the length ratio, and angle [rad], of the reduced bases.
+        """
+        first: dict[tuple[int, int, int], PatternClass] = {}
+        for item in self.classes:
+            first.setdefault(item.appearance.shape, item)
+        order = {shape: i for i, shape in enumerate(first)}
+        number = np.array([order[item.appearance.shape] for item in self.classes])
+        target = np.array([[np.log(item.ratio), np.radians(item.angle_deg)] for item in first.values()])
+        return tuple(first), number, target
+
+    @cached_property
     def class_table(self) -> np.ndarray:
         """Class index of every behaviour on every zone axis.
 
