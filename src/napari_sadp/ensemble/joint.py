@@ -7,6 +7,7 @@ the class that this structure shows on that axis, times what else is known:
 - a *shared camera constant*: lengths in different patterns have the ratios that the axes demand. Whether the patterns share
   it is itself a hypothesis, with the prior that the caller gives;
 - *tilt angles* between the patterns: the angles between the axes must be these;
+- the *contrast* of the cosets, where a pattern brings it: structures that show the same spots differ in how bright they are;
 - an *outlier*: any pattern may have nothing to do with the crystal (`SURPRISE`), so that one wrong pattern among several lowers a group
   and does not rule it out.
 
