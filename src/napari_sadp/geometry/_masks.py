@@ -42,7 +42,7 @@ def _constant_run(lines: np.ndarray) -> int:
     values, counts = np.unique(lines[0], return_counts=True)
     share = np.mean(lines == values[np.argmax(counts)], axis=1)
     bare = 0 if (share == 1).all() else int(np.argmin(share == 1))
-    lettered = 0 if (share >= _FLAT_SHARE).all() else int(np.argmin(share < _FLAT_SHARE))
+    lettered = 0 if (share >= _FLAT_SHARE).all() else int(np.argmin(share >= _FLAT_SHARE))
     # a frame that is dark but for its spots has such rows too, but no end of them where another background begins
     sudden = np.max(share[lettered : lettered + 3]) < _FLAT_SHARE - _FLAT_STEP
     narrow = lettered <= _MAX_MARGIN * len(lines)

@@ -27,7 +27,7 @@ _ROUGHNESS_SHARE = 0.6
 #: Response to the contours between grey levels, in units of their step.
 _CONTOUR = 0.35
 #: Rise of the background under the filter that makes a contour likely, in units of the step.
-_LEAST_RISE = 0.1
+_LEAST_RISE = 0.03
 
 
 @dataclass(frozen=True, eq=False)
