@@ -1,7 +1,7 @@
 """The patterns of `benchmarks/geometry.py` by pyxem and libertem-blobfinder, in an environment of their own.
 
 Run by ``benchmarks/geometry.py --peers PYTHON``: takes a folder of patterns with their truth, prints one line of JSON. The peers
-are told the radius of a spot, which the package finds itself.
+are told the radius of a spot, which the package finds itself. Without pyxem only libertem-blobfinder is asked.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def main() -> None:
             "pyxem blur": ("blur", {"sigma": radius}),
             "pyxem center_of_mass": ("center_of_mass", {}),
         }
-        for name, (method, options) in tries.items():
+        for name, (method, options) in tries.items() if find_spec("pyxem") else ():
             try:
                 close = bool(np.linalg.norm(pyxem_beam(data, method, **options) - beam) < 1)
             except Exception:  # noqa: BLE001 - a peer that fails has not found the beam
