@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from geometry import CLEAR, FAINT, STRENGTHS, visibility
+from geometry import CLEAR, FAINT, STRENGTHS, draw_settings, visibility
 
 from napari_sadp._atomic import atomic_write
 from napari_sadp.dataset.crystals import choose_crystals
@@ -32,7 +32,6 @@ from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.labels.visible import visible_pattern
 from napari_sadp.pattern import DiffractionPattern
 from napari_sadp.simulation.imperfections import simulate_imperfect
-from napari_sadp.simulation.zone_pattern import PatternSettings, zone_beams
 
 #: Training images of each conversion, by what differs from the package's stream. A standard deviation of many turns is any angle.
 STREAMS = {
@@ -71,18 +70,9 @@ def draw_frame(crystals, scheme, strength, rng):
     while True:
         _, crystal = crystals[int(rng.integers(len(crystals)))]
         zone = scheme.zones[int(rng.integers(len(scheme.zones)))]
-        voltage = float(rng.choice([80.0, 120.0, 200.0, 300.0]))
-        try:
-            spots, _ = zone_beams(crystal, zone, PatternSettings(voltage_kv=voltage, g_max_inv_angstrom=1.2))
-        except ValueError:  # nothing of it diffracts on this axis
+        settings = draw_settings(crystal, zone, 256, (0.06, 0.14), rng)
+        if settings is None:
             continue
-        seen = spots.g[spots.intensity > 1e-3]
-        if len(seen) < 6:
-            continue
-        pixel = float(seen.min() / (256 * rng.uniform(0.06, 0.14)))
-        settings = PatternSettings(
-            voltage_kv=voltage, size=256, pixel_size_inv_angstrom=pixel, g_max_inv_angstrom=2.0
-        )
         case = simulate_imperfect(crystal, zone, settings, strength, seed=int(rng.integers(2**31)))
         label = visible_class(case, scheme)
         if label is not None:

@@ -19,7 +19,7 @@ import time
 from collections import Counter, defaultdict
 from multiprocessing import Pool
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from _blanks import BLANKS, draw_blank
@@ -35,6 +35,9 @@ from napari_sadp.pattern import DiffractionPattern
 from napari_sadp.simulation.catalogue import load_catalogue
 from napari_sadp.simulation.imperfections import ImperfectPattern, simulate_imperfect
 from napari_sadp.simulation.zone_pattern import PatternSettings, zone_beams
+
+if TYPE_CHECKING:
+    from napari_sadp.simulation.crystal import Crystal
 
 STRENGTHS = ("mild", "medium", "strong")
 CLEAR, FAINT = 12.0, 3.0
@@ -54,21 +57,33 @@ def draw_case(strength: str, seed: int) -> ImperfectPattern:
         if entry.n_atoms > 120:
             continue
         crystal = entry.crystal()
-        size = int(rng.choice([256, 256, 512]))
-        voltage = float(rng.choice([80.0, 120.0, 200.0, 300.0]))
-        try:
-            spots, _ = zone_beams(crystal, zone, PatternSettings(voltage_kv=voltage, g_max_inv_angstrom=1.2))
-        except ValueError:  # nothing of it diffracts on this axis
-            continue
-        seen = spots.g[spots.intensity > 1e-3]
-        if len(seen) < ENOUGH:
-            continue
         # the shortest spacing is a twentieth to a sixth of the frame
-        pixel = float(seen.min() / (size * rng.uniform(0.05, 0.16)))
-        settings = PatternSettings(
-            voltage_kv=voltage, size=size, pixel_size_inv_angstrom=pixel, g_max_inv_angstrom=2.0
-        )
+        settings = draw_settings(crystal, zone, int(rng.choice([256, 256, 512])), (0.05, 0.16), rng)
+        if settings is None:
+            continue
         return simulate_imperfect(crystal, zone, settings, strength, seed=int(rng.integers(2**31)))
+
+
+def draw_settings(
+    crystal: Crystal,
+    zone: tuple[int, int, int],
+    size: int,
+    spacing: tuple[float, float],
+    rng: np.random.Generator,
+) -> PatternSettings | None:
+    """Return a voltage, and a scale at which the shortest spacing is a share of the frame; None if too little diffracts."""
+    voltage = float(rng.choice([80.0, 120.0, 200.0, 300.0]))
+    try:
+        spots, _ = zone_beams(crystal, zone, PatternSettings(voltage_kv=voltage, g_max_inv_angstrom=1.2))
+    except ValueError:  # nothing of it diffracts on this axis
+        return None
+    seen = spots.g[spots.intensity > 1e-3]
+    if len(seen) < ENOUGH:
+        return None
+    pixel = float(seen.min() / (size * rng.uniform(*spacing)))
+    return PatternSettings(
+        voltage_kv=voltage, size=size, pixel_size_inv_angstrom=pixel, g_max_inv_angstrom=2.0
+    )
 
 
 def visibility(case: ImperfectPattern) -> np.ndarray:
