@@ -1,6 +1,6 @@
 """How well the exact engine and the combination of patterns reason: accuracy against the ceiling, calibration, outliers, speed.
 
-    python benchmarks/reasoning.py [--draws 3000] [--processes 2] [--cache runs/reasoning] [--write docs/results/reasoning.md]
+    python benchmarks/reasoning.py [--draws 3000] [--processes 2] [--write docs/results/reasoning.md]
 
 No network and no images: node maps are simulated with noise from catalogue structures, kinematic and by Bloch waves. Groups are drawn
 with equal chances, then behaviours (227), structures, zone axes. Every pattern has its own dose (weakest visible spot 0.1 to 1 % of
@@ -21,13 +21,11 @@ needed, since a set of whole groups holds more than 95 % for any honest method.
 from __future__ import annotations
 
 import argparse
-import pickle
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import Pool
-from pathlib import Path
 
 import numpy as np
 
@@ -119,14 +117,7 @@ def all_patterns(task, scheme) -> Structure:
 
 
 def sample(scheme, options, *, held_out: bool) -> list[Structure]:
-    """Return the structures of a sample, from the cache where it has them."""
-    path = (
-        Path(f"{options.cache}_{'held' if held_out else 'left'}_{options.seed}.pickle")
-        if options.cache
-        else None
-    )
-    if path is not None and path.exists():
-        return pickle.loads(path.read_bytes())
+    """Return the structures of a sample."""
     rng = np.random.default_rng(options.seed)
     most = 10**6 if held_out else MOST
     crystals = (
@@ -136,11 +127,7 @@ def sample(scheme, options, *, held_out: bool) -> list[Structure]:
     )
     tasks = [(item, (options.seed, int(held_out), i)) for i, item in enumerate(crystals)]
     with Pool(options.processes) as pool:
-        found = pool.map(partial(all_patterns, scheme=scheme), tasks, chunksize=2)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(pickle.dumps(found))
-    return found
+        return pool.map(partial(all_patterns, scheme=scheme), tasks, chunksize=2)
 
 
 def _real(scheme, rng):
@@ -381,7 +368,6 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3000, help="stacks of three patterns for each condition")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cache", metavar="PREFIX", help="files to keep the simulated patterns in")
     parser.add_argument("--write", metavar="PATH", help="Markdown file to write")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
