@@ -80,26 +80,25 @@ def search(spots: SpotList) -> Fit | None:
         return None
     weight = weights(spots)
     starts = _start_points(spots)
-    promise = np.stack([_promise(spots.rc[strong], bases, start) for start in starts])
-    best, best_odds = None, 0.0
-    # the first two starts are where the zero-order Laue zone is; the others, only where they promise more
-    order = [
-        (row, column)
-        for rows in ((0,), (1,), tuple(range(2, len(starts))))
-        for row, column in _by_promise(promise, [row for row in rows if row < len(starts)])
-    ]
-    for row, column in order:
-        if row > 1 and best is not None and np.count_nonzero(best.inlier) >= _CLEAR_SHARE * len(spots):
-            break
-        good = promise[row, column] >= 0.6 * promise[min(row, 1)].max()
-        if best is not None and best.log_nfa < CERTAIN_LOG_NFA and not good:
+    best, best_odds, most = None, 0.0, 0.0
+    # the first two starts are where the zero-order Laue zone is; the others are for a net that it leaves out
+    for far, group in ((False, starts[:1]), (False, starts[1:2]), (True, starts[2:])):
+        if not group or (far and _is_clear(best, spots)):
             continue
-        fit = grow(spots.rc, weight, bases[column], starts[row])
-        if fit is None:
-            continue
-        odds = fit.log_nfa + shifted_net(spots.rc, fit)[1]
-        if best is None or odds < best_odds:
-            best, best_odds = fit, odds
+        promise = np.stack([_promise(spots.rc[strong], bases, start) for start in group])
+        most = most if far else promise.max()
+        for row, column in _by_promise(promise):
+            if far and _is_clear(best, spots):
+                break
+            good = promise[row, column] >= 0.6 * most
+            if best is not None and best.log_nfa < CERTAIN_LOG_NFA and not good:
+                continue
+            fit = grow(spots.rc, weight, bases[column], group[row])
+            if fit is None:
+                continue
+            odds = fit.log_nfa + shifted_net(spots.rc, fit)[1]
+            if best is None or odds < best_odds:
+                best, best_odds = fit, odds
     return best
 
 
@@ -147,13 +146,15 @@ def shifted_net(rc: np.ndarray, fit: Fit) -> tuple[np.ndarray, float]:
     return nothing, float(odds)
 
 
-def _by_promise(promise: np.ndarray, rows: list[int]) -> list[tuple[int, int]]:
-    """Return the most promising pairs of start and basis."""
-    if not rows:
-        return []
-    some = promise[rows]
-    best = np.argsort(-some, axis=None, kind="stable")[:_MAX_GROWN]
-    return [(rows[i // some.shape[1]], int(i % some.shape[1])) for i in best.tolist()]
+def _by_promise(promise: np.ndarray) -> list[tuple[int, int]]:
+    """Return the most promising pairs of start (row) and basis (column)."""
+    best = np.argsort(-promise, axis=None, kind="stable")[:_MAX_GROWN]
+    return [divmod(i, promise.shape[1]) for i in best.tolist()]
+
+
+def _is_clear(fit: Fit | None, spots: SpotList) -> bool:
+    """Tell whether a lattice holds so many of the spots that there is no second net to look for."""
+    return fit is not None and np.count_nonzero(fit.inlier) >= _CLEAR_SHARE * len(spots)
 
 
 def _candidate_bases(vectors: np.ndarray, sigma: float) -> np.ndarray:

@@ -10,7 +10,10 @@ import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QSizePolicy
 
+from napari_sadp.errors import SadpError
+
 if TYPE_CHECKING:
+    import logging
     from typing import Protocol
 
     import napari.viewer
@@ -31,6 +34,12 @@ _BOX_WIDTH = 84  # px
 def one_line(error: BaseException) -> str:
     """Return the message of an error as one line, its class where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def log_own_fault(logger: logging.Logger, what: str, error: Exception) -> None:
+    """Leave the whole story of an error for a report, unless it is a fault of the input."""
+    if not isinstance(error, SadpError | ValueError | OSError):
+        logger.error("%s failed", what, exc_info=error)
 
 
 def wrap_text(label: mw.Label) -> None:

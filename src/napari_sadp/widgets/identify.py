@@ -18,14 +18,13 @@ from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_warning
 
 from napari_sadp.ensemble.combine import RULES
-from napari_sadp.errors import SadpError
 from napari_sadp.models.registry import BUNDLED, list_weights
 from napari_sadp.report import headline, remarks
 from napari_sadp.widgets._edit import Editor
 from napari_sadp.widgets._edit_panel import EditPanel
 from napari_sadp.widgets._layers import derived_from
 from napari_sadp.widgets._result_layers import ResultLayers
-from napari_sadp.widgets._shared import Closer, one_line, shown_frame, wrap_text
+from napari_sadp.widgets._shared import Closer, log_own_fault, one_line, shown_frame, wrap_text
 from napari_sadp.widgets._sources import Source, source_from_layer
 from napari_sadp.widgets._tables import GroupTable, PatternTable
 from napari_sadp.widgets._work import (
@@ -319,9 +318,7 @@ class IdentifyWidget(mw.Container):
         if self._closed:
             return
         self.summary.value = f"failed: {one_line(error)}"
-        if not isinstance(error, SadpError | ValueError | OSError):
-            # not a fault of the input: leave the whole story for a report
-            _LOGGER.error("identification failed", exc_info=error)
+        log_own_fault(_LOGGER, "identification", error)
         show_error(one_line(error))
 
     def _on_finished(self) -> None:

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_sadp.errors import SadpError
 from napari_sadp.io.write import WRITE_EXTENSIONS, check_extension
 from napari_sadp.widgets._latest import LatestRunner
-from napari_sadp.widgets._shared import Closer, one_line, row_of, wrap_text
+from napari_sadp.widgets._shared import Closer, log_own_fault, one_line, row_of, wrap_text
 from napari_sadp.widgets._simulate_layers import SimulatedLayers, image_placement
 from napari_sadp.widgets._simulate_overlay import OverlayPanel
 from napari_sadp.widgets._simulate_search import load
@@ -421,9 +421,7 @@ class SimulateWidget(mw.Container):
     def _on_error(self, error: Exception) -> None:
         if self._closed:
             return
-        if not isinstance(error, SadpError | ValueError | OSError):
-            # not a fault of the input: leave the whole story for a report
-            _LOGGER.error("simulation failed", exc_info=error)
+        log_own_fault(_LOGGER, "simulation", error)
         message = one_line(error)
         self.status.native.setStyleSheet(_ERROR_STYLE)
         self.status.value = message

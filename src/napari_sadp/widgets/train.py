@@ -14,12 +14,11 @@ from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
 from napari.utils.theme import get_theme
 
-from napari_sadp.errors import SadpError
 from napari_sadp.labels.spacegroups import ARTICLE_GROUPS
 from napari_sadp.models.architectures import ARCHITECTURES
 from napari_sadp.models.recipe import IMAGENET, TrainConfig
 from napari_sadp.models.registry import check_new_name, list_weights, runs_folder
-from napari_sadp.widgets._shared import Closer, one_line, row_of, wrap_text
+from napari_sadp.widgets._shared import Closer, log_own_fault, one_line, row_of, wrap_text
 from napari_sadp.widgets._train_plot import TrainPlot
 from napari_sadp.widgets._train_work import Halt, Trained, train_network
 
@@ -256,9 +255,7 @@ class TrainWidget(mw.Container):
         if self._closed:
             return
         self.status.value = f"failed: {one_line(error)}"
-        if not isinstance(error, SadpError | ValueError | OSError):
-            # not a fault of the input: leave the whole story for a report
-            _LOGGER.error("training failed", exc_info=error)
+        log_own_fault(_LOGGER, "training", error)
         show_error(one_line(error))
 
     def _on_finished(self) -> None:
