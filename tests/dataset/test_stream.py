@@ -15,8 +15,8 @@ from napari_sadp.simulation.render import render_gaussians
 
 PERFECT = AlignedImperfections(
     sigma_g1=(0.12, 0.12), gamma=(0.35, 0.35), b_iso=(0.0, 0.0), excitation=(1e3, 1e3), tilt_mrad=0.0,
-    compression=(1.0, 1.0), scatter=0.0, angle_deg=0.0, scale=0.0, shift_g1=0.0, noise=(1e-9, 1e-9),
-    background=0.0, beam_stop=0.0, field=0.0, steps=0.0,
+    compression=(1.0, 1.0), scatter=0.0, asymmetry=0.0, faintest=1e-9, angle_deg=0.0, scale=0.0, shift_g1=0.0,
+    discs=0.0, snr=(1e9, 1e9), background=0.0, halo=0.0, rings=0.0, saturated=0.0, beam_stop=0.0, field=0.0, steps=0.0,
 )  # fmt: skip
 
 
@@ -81,17 +81,55 @@ def test_noise_stays_below_the_spots_that_decide(library):
         assert float(level[row]) == pytest.approx(float(expected), rel=1e-6)
     assert float(level.min()) > 1e-4
     # an image of nothing: what comes back is the noise
-    noisy = make(library, imperfections=replace(PERFECT, noise=(0.2, 0.2)))
-    rest = noisy._expose(torch.zeros(len(rows), 96, 96), level)
-    ratio = rest.std(dim=(1, 2)) / (0.2 * level).clip(max=0.1)
-    assert ratio.numpy() == pytest.approx(np.ones(len(rows)), rel=0.1)
+    noisy = make(library, imperfections=replace(PERFECT, snr=(80.0, 80.0)))
+    width = torch.full((len(rows),), 1.5)
+    rest = noisy._expose(torch.zeros(len(rows), 96, 96), level, width)
+    # an ideal filter for a Gaussian of standard deviation 1.5 px sees root pi times 1.5 as much as a pixel does; correlated noise
+    # has that much less in a pixel as the filter sees more of it
+    white = level * np.sqrt(np.pi) * 1.5 / 80
+    ratio = (rest.std(dim=(1, 2)) / white).numpy()
+    like_white = np.abs(ratio - 1) < 0.1
+    assert (like_white | (np.abs(ratio - 1 / 3) < 0.05)).all()
+    assert 0.2 < like_white.mean() < 0.9
+
+
+def test_spots_too_faint_for_any_image_are_lifted(library):
+    faint = replace(
+        library, intensity=np.where(library.intensity > 0.5, 1.0, library.intensity * 1e-7).astype(np.float32)
+    )
+    rows = torch.arange(len(library))
+    seen = []
+    stream = make(faint, imperfections=replace(PERFECT, faintest=1e-3))
+    draw = stream._draw_spots
+    stream._draw_spots = lambda position, height: seen.append(height) or draw(position, height)
+    stream.render(rows)
+    assert float(stream._deciding(rows, stream.intensity).min()) < 1e-5
+    assert float(stream._deciding(rows, seen[0]).min()) == pytest.approx(1e-3, rel=0.02)
+
+
+def test_discs_are_flat_as_high_as_spots_and_as_wide_as_they_say(library):
+    rows = torch.arange(len(library))
+    stream = make(library, imperfections=replace(PERFECT, discs=1.0, radius_g1=(0.5, 0.5)))
+    centre = beam_position(96)
+    position = torch.tensor([[[centre, centre], [2.0, centre]]]).expand(len(rows), -1, -1)
+    height = torch.tensor([[1.0, 0.5]]).expand(len(rows), -1)
+    image, width = stream._draw_spots(position, height)
+    radius = 0.5 * g1_length(96)
+    assert width.tolist() == pytest.approx([radius] * len(rows))
+    axis = torch.arange(96) - centre
+    distance = (axis[:, None] ** 2 + axis**2).sqrt()
+    assert image[0][distance < radius - 1.6].numpy() == pytest.approx(1.0, abs=0.03)
+    assert float(image[0][(distance > radius + 1.5) & (distance < 15)].max()) < 0.02
+    # a disc at the upper border does not come back at the lower one
+    assert float(image[0][80:].max()) < 1e-4
+    assert float(image[0][2, 47]) == pytest.approx(0.5, abs=0.02)
 
 
 def test_steps_keep_the_spots_that_decide(library):
     rows = torch.arange(len(library))
     stream = make(library, imperfections=replace(PERFECT, steps=1.0))
     level = stream._deciding(rows, stream.intensity)
-    image = stream._expose(level[:, None, None].expand(-1, 96, 96).clone(), level)
+    image = stream._expose(level[:, None, None].expand(-1, 96, 96).clone(), level, torch.ones(len(rows)))
     assert (image > 0.5 * level[:, None, None]).all()
 
 
@@ -109,7 +147,7 @@ def test_covers_leave_something_that_decides(library):
 def test_dynamical_rows_are_left_as_they_are():
     silicon = [("227a", find_structure("Si", 227).crystal())]
     library = build_library(silicon, build_scheme(), dynamical_nm=(20.0, 40.0))
-    stream = make(library, imperfections=AlignedImperfections(scatter=0.0))
+    stream = make(library, imperfections=AlignedImperfections(scatter=0.0, asymmetry=0.0))
     height = stream._intensities(torch.arange(len(library))).numpy()
     waves = library.thickness_nm > 0
     assert np.allclose(height[waves], library.intensity[waves], atol=1e-6)

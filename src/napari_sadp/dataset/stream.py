@@ -1,9 +1,9 @@
 """Training images drawn on the training device from a spot library: nothing on disk, no two alike.
 
-The aligned image convention with what a real pattern adds to it: free spot size, gamma, Debye-Waller and excitation-error
-fall-off, residual tilt, compressed (dynamical) intensities, jitter of the alignment, residual background, beam stop, a limited
-field of view, and noise or the steps of an 8-bit camera. The label is the class that can be *seen*: noise and steps stay below
-the spots that tell it from its coarser neighbours, and nothing covers all of these.
+The aligned image convention with what a real pattern adds to it: spots and discs of free size, gamma, Debye-Waller and
+excitation-error fall-off, residual tilt, compressed (dynamical) intensities, jitter of the alignment, what a background leaves,
+saturation, beam stop, a limited field of view, and noise or the steps of an 8-bit camera. The label is the class that can be
+*seen*: the spots that tell it from its coarser neighbours stand out from noise and steps, and nothing covers all of these.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ class AlignedImperfections:
     ----------
     sigma_g1 : tuple of 2 float
         Standard deviation of the spots, in |g1|, log-uniform.
+    discs : float
+        Probability of discs instead, as of a convergent beam.
+    radius_g1 : tuple of 2 float
+        Radius of the discs, in |g1|, log-uniform.
     gamma : tuple of 2 float
         Exponent of the intensities.
     b_iso : tuple of 2 float
@@ -41,19 +45,30 @@ class AlignedImperfections:
     compression : tuple of 2 float
         Power of the intensities: below 1 weak beams gain, as in thick crystals.
     scatter : float
-        Standard deviation of ln intensity, the same for g and -g.
+        Largest standard deviation of ln intensity, the same for g and -g; uniform from 0.
+    asymmetry : float
+        Largest standard deviation of the part of ln intensity that is opposite for g and -g; uniform from 0.
+    faintest : float
+        Where the spots that decide would be weaker than this over the strongest, all intensities are compressed until they are
+        not: they would drown in any image.
     angle_deg, scale, shift_g1 : float
         Largest standard deviations of the alignment error: angle [deg], relative scale (also of an ellipse), beam [|g1|].
     fit : float
         Smallest share of these; the share of an image is log-uniform up to 1.
-    noise : tuple of 2 float
-        Noise over the weakest spots that decide, log-uniform.
+    snr : tuple of 2 float
+        Signal to noise ratio of the weakest spots that decide, of a matched filter in white noise, log-uniform.
     most_noise : float
         Largest noise over the strongest beam.
     steps : float
         Probability of the steps of a camera of few bits instead of noise.
     background : float
         Largest residual background over the strongest beam.
+    halo : float
+        Probability of a rest of the direct beam around the centre, up to half as bright as the strongest beam.
+    rings : float
+        Probability of rings, as a subtracted background leaves them, up to one and a half times as bright as the spots that decide.
+    saturated : float
+        Probability that the strongest beams saturate.
     beam_stop : float
         Probability of a beam stop.
     field : float
@@ -61,26 +76,35 @@ class AlignedImperfections:
     """
 
     sigma_g1: tuple[float, float] = (0.06, 0.25)
+    discs: float = 0.3
+    radius_g1: tuple[float, float] = (0.12, 0.4)
     gamma: tuple[float, float] = (0.25, 0.5)
     b_iso: tuple[float, float] = (0.0, 1.0)
     excitation: tuple[float, float] = (0.015, 0.08)
     tilt_mrad: float = 2.0
     compression: tuple[float, float] = (0.4, 1.0)
-    scatter: float = 0.4
+    scatter: float = 0.8
+    asymmetry: float = 0.5
+    faintest: float = 3e-4
     angle_deg: float = 1.2
     scale: float = 0.012
     shift_g1: float = 0.04
     fit: float = 0.1
-    noise: tuple[float, float] = (0.01, 0.4)
+    snr: tuple[float, float] = (4.5, 400.0)
     most_noise: float = 0.1
     steps: float = 0.2
     background: float = 0.01
+    halo: float = 0.1
+    rings: float = 0.15
+    saturated: float = 0.15
     beam_stop: float = 0.2
     field: float = 0.3
 
 
 #: Wavelength for which the excitation errors of the stream are worked out [Å]; 200 kV. The range of widths covers the rest.
 _WAVELENGTH = 0.0251
+#: Of the points that discs are spread from [px]; of sharper ones the sum over the pixels would depend on where they lie.
+_POINT_SIGMA = 0.6
 
 
 class PatternStream:
@@ -197,20 +221,48 @@ class PatternStream:
         seen = height * (position.abs().amax(dim=2) < centre)
         cover = self._cover(n)
         covered = cover.hides(*(position + shift).split(1, dim=2))[..., 0]
-        level, open_level = self._deciding(rows, seen * ~covered), self._deciding(rows, seen)
+        open_level = self._deciding(rows, seen)
+        # nobody sees weaker ones
+        faintest = open_level.clip(1e-12, 0.5)
+        power = (np.log(spec.faintest) / faintest.log()).clip(max=1.0)[:, None]
+        height, seen, open_level = height**power, seen**power, open_level ** power[:, 0]
+        level = self._deciding(rows, seen * ~covered)
         # a cover that hides what decides would make the label wrong: it is left off
         useful = level > 0.05 * open_level
         level = torch.where(useful, level, open_level)
         cover = cover.only(useful)
-        sigma = self._log_uniform(n, *spec.sigma_g1) * unit
-        image = render_gaussians(
-            position + shift + centre, height, sigma[:, None, None], (self.size, self.size)
-        )
-        image = self._expose(image, level.clip(min=1e-4))
+        image, width = self._draw_spots(position + shift + centre, height)
+        image = self._expose(image, level.clip(1e-4, 1.0), width)
         axis = torch.arange(self.size, device=self.device, dtype=torch.float32) - centre
         image = image.masked_fill(cover.hides(axis[:, None], axis), 0.0)
         gamma = self._uniform(n, *spec.gamma)[:, None, None]
         return normalise_image(image, gamma)[:, None]
+
+    def _draw_spots(self, position: torch.Tensor, height: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images with a spot or a disc at every position [px], and the size of these [px].
+
+        The root of the sum of squares over a spot of height 1 is the root of pi times its size: the standard deviation of a
+        Gaussian, the radius of a disc.
+        """
+        import torch
+
+        spec, n, unit = self.imperfections, len(height), g1_length(self.size)
+        sigma = self._log_uniform(n, *spec.sigma_g1) * unit
+        radius = self._log_uniform(n, *spec.radius_g1) * unit
+        is_disc = self._uniform(n, 0, 1) < spec.discs
+        drawn = torch.where(is_disc, torch.full_like(sigma, _POINT_SIGMA), sigma)
+        image = render_gaussians(position, height, drawn[:, None, None], (self.size, self.size))
+        # room for what the discs at the border spread, which must not come back at the opposite one
+        full = self.size + 2 * int(np.ceil(spec.radius_g1[1] * unit + 3))
+        axis = torch.arange(full, device=self.device, dtype=torch.float32)
+        axis = torch.minimum(axis, full - axis)
+        distance = (axis[:, None] ** 2 + axis[None, :] ** 2).sqrt()
+        disc = torch.sigmoid(4 * (radius[:, None, None] - distance)) / (2 * np.pi * _POINT_SIGMA**2)
+        spread = torch.fft.irfft2(
+            torch.fft.rfft2(image, s=(full, full)) * torch.fft.rfft2(disc), s=(full, full)
+        )[:, : self.size, : self.size]
+        image = torch.where(is_disc[:, None, None], spread.clip(min=0.0), image)
+        return image, torch.where(is_disc, radius, sigma)
 
     def _deciding(self, rows: torch.Tensor, height: torch.Tensor) -> torch.Tensor:
         """Return the height down to which spots must be seen for the pattern to be the one of its label, (n,)."""
@@ -255,7 +307,11 @@ class PatternStream:
         falloff = -self._uniform(n, *spec.b_iso)[:, None] * g_squared / 2 - 0.5 * (s / width) ** 2
         # an even function of g, so that Friedel pairs scatter alike
         phase = (self.position[rows] * self._normal(n, 1, 2) * 9.0).sum(-1)
-        wobble = spec.scatter * 1.414 * phase.cos() * (0.3 + 0.7 * single)
+        amount = self._uniform(n, 0, spec.scatter)[:, None] * (0.3 + 0.7 * single)
+        wobble = 1.414 * amount * phase.cos()
+        # odd in g: a bent or tilted crystal
+        odd = (self.position[rows] * self._normal(n, 1, 2) * 3.0).sum(-1).sin()
+        wobble = wobble + 1.414 * self._uniform(n, 0, spec.asymmetry)[:, None] * odd
         power = 1 + single * (self._uniform(n, *spec.compression)[:, None] - 1)
         height = base.pow(power) * (falloff * single + wobble).exp()
         height = height * (base > 0)
@@ -272,38 +328,53 @@ class PatternStream:
             reach=unit * self._uniform(n, 3.0, 8.5),
             edge=self._uniform(n, 0, 2 * np.pi),
             cut=unit * self._uniform(n, 2.0, 6.0),
-            round=self._uniform(n, 0, 1) < 0.5,
+            shape=self._uniform(n, 0, 3),
             field=self._uniform(n, 0, 1) < spec.field,
         )
 
-    def _expose(self, image: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-        """Add background and noise, or steps of the intensity, both small against the spots that decide."""
+    def _expose(self, image: torch.Tensor, level: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
+        """Add what a background leaves, saturation, and noise or steps of the intensity that hide no spot that decides."""
         import torch
 
-        spec, n, size = self.imperfections, len(image), self.size
+        spec, n, size, unit = self.imperfections, len(image), self.size, g1_length(self.size)
         axis = torch.arange(size, device=self.device, dtype=torch.float32) - beam_position(size)
         radius = (axis[:, None] ** 2 + axis[None, :] ** 2).sqrt()
 
         def per_image(value: Any) -> torch.Tensor:
             return value[:, None, None]
 
-        halo = per_image(self._uniform(n, 0, spec.background) * (self._uniform(n, 0, 1) < 0.4))
-        width = g1_length(size) * per_image(self._uniform(n, 0.5, 4.0))
-        image = image + halo * (-radius / width).exp()
-        strength = per_image((self._log_uniform(n, *spec.noise) * level).clip(max=spec.most_noise))
+        def sometimes(probability: float) -> torch.Tensor:
+            return per_image(self._uniform(n, 0, 1) < probability)
+
+        background = per_image(self._uniform(n, 0, spec.background)) * sometimes(0.4)
+        image = image + background * (-radius / (unit * per_image(self._uniform(n, 0.5, 4.0)))).exp()
+        halo = per_image(self._log_uniform(n, 0.02, 0.5)) * sometimes(spec.halo)
+        image = image + halo * (-((radius / (unit * per_image(self._uniform(n, 0.3, 1.0)))) ** 2)).exp()
+        rings = per_image((self._log_uniform(n, 0.03, 1.5) * level).clip(max=spec.most_noise)) * sometimes(
+            spec.rings
+        )
+        wave = radius / (unit * per_image(self._log_uniform(n, 0.12, 0.6))) + per_image(
+            self._uniform(n, 0, 2 * np.pi)
+        )
+        image = image + rings * wave.cos()
+        # a resampled image has noise with a correlation length, which a spot of the same size sees in full
+        correlated = self._uniform(n, 0, 1) < 0.5
+        share = level * width * np.sqrt(np.pi) / torch.where(correlated, 3.0, 1.0)
+        strength = per_image((share / self._log_uniform(n, *spec.snr)).clip(max=spec.most_noise))
         noise = self._normal(n, size, size)
-        # a resampled image has noise with a correlation length
         blurred = torch.nn.functional.avg_pool2d(noise[:, None], 3, 1, 1)[:, 0] * 3.0
-        noise = torch.where(per_image(self._uniform(n, 0, 1)) < 0.5, noise, blurred)
-        noisy = image + strength * (1 + 10 * image).sqrt() * noise
-        step = per_image(level * self._uniform(n, 0.1, 1.2))
+        noise = torch.where(per_image(correlated), blurred, noise)
+        noisy = image + strength * (1 + 10 * image.clip(min=0.0)).sqrt() * noise
+        step = per_image(level * self._uniform(n, 0.1, 0.9))
         stepped = (image / step).round() * step
-        return torch.where(per_image(self._uniform(n, 0, 1)) < spec.steps, stepped, noisy)
+        image = torch.where(sometimes(spec.steps), stepped, noisy)
+        cap = torch.maximum(self._log_uniform(n, 0.05, 0.7), level)
+        return torch.where(sometimes(spec.saturated), torch.minimum(image, per_image(cap)), image)
 
 
 @dataclass(frozen=True, eq=False)
 class _Cover:
-    """Beam stops with a round head, and ends of the field of view, of n images: a circle or a straight edge [px]."""
+    """Beam stops with a round head, and ends of the field of view, of n images: a circle, a straight edge or a square [px]."""
 
     angle: torch.Tensor
     width: torch.Tensor
@@ -312,7 +383,7 @@ class _Cover:
     reach: torch.Tensor
     edge: torch.Tensor
     cut: torch.Tensor
-    round: torch.Tensor
+    shape: torch.Tensor
     field: torch.Tensor
 
     def hides(self, row: torch.Tensor, col: torch.Tensor) -> torch.Tensor:
@@ -324,8 +395,12 @@ class _Cover:
         along, across = row * angle.cos() + col * angle.sin(), row * angle.sin() - col * angle.cos()
         arm = (across.abs() < self.width[:, None, None]) & (along > 0)
         stop = arm | (radius < self.head[:, None, None])
-        beyond = row * edge.cos() + col * edge.sin() > self.cut[:, None, None]
-        outside = torch.where(self.round[:, None, None], radius > self.reach[:, None, None], beyond)
+        beyond, aside = row * edge.cos() + col * edge.sin(), row * edge.sin() - col * edge.cos()
+        cut, shape = self.cut[:, None, None], self.shape[:, None, None]
+        square = torch.maximum(beyond.abs(), aside.abs()) > cut
+        outside = torch.where(
+            shape < 1, radius > self.reach[:, None, None], torch.where(shape < 2, beyond > cut, square)
+        )
         return (stop & self.stop[:, None, None]) | (outside & self.field[:, None, None])
 
     def only(self, keep: torch.Tensor) -> _Cover:
