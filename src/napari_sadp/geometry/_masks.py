@@ -20,6 +20,9 @@ _FLAT_SHARE = 0.7  # of a row of a margin holds one value; the rest is lettering
 _EMPTY_LINES = 0.4  # of the rows of a margin bear no lettering at all
 _FLAT_STEP = 0.25  # so much smaller the share of that value must be where the frame begins
 _STOP_WORK_PX = 128  # beam stops are large: a small copy of the frame shows them and is fast
+#: Share of the light that arrives in a shadow at most; several, since a shallow one runs together with dim parts of the pattern.
+_DEPTHS = (0.12, 0.25, 0.45)
+_DIM = 0.06  # of the light at the brightest place: no shadow shows there
 
 
 def find_margins(data: np.ndarray) -> np.ndarray:
@@ -127,8 +130,8 @@ def find_beam_stop(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return the shadow of a beam stop of any shape.
 
     On a small copy, an opening takes the spots away and a closing fills dark regions narrower than a quarter of the
-    frame. A stop is a connected region that lost more than half of the light around it, is evenly dark, and either
-    reaches the edge of the frame or is compact.
+    frame. A stop is a connected region that lost more than half of the light around it, is evenly dark, and is
+    compact, or reaches the edge of the frame or the dark outskirts of the pattern.
     """
     block = max(1, round(min(data.shape) / _STOP_WORK_PX))
     small = block_quantile(data, mask, block, 0.5)
@@ -144,32 +147,68 @@ def find_beam_stop(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
     dark = float(np.percentile(small, 0.5))
     noise = block_quantile(pixel_noise(data, mask), mask, block, 0.5)
     noise = np.where(np.isfinite(noise), noise, np.nanmedian(noise)) / block
+    levels = np.unique(small)
+    if len(levels) <= 256:  # a camera of few grey levels: a shadow is deeper than one of them
+        noise = np.maximum(noise, 0.5 * np.median(np.diff(levels))) if len(levels) > 1 else noise
     usual = _usual_of_circle(calm)
-    lost = (closed - calm > 0.55 * (closed - dark)) & (closed - calm > 4 * noise)
-    lost |= (calm - dark < 0.33 * (usual - dark)) & (usual - calm > 5 * noise)
-    lost = morphology.opening(lost, morphology.disk(1))
-    labels = measure.label(lost, connectivity=1)
-    keep = np.zeros(lost.shape, bool)
     expected = np.maximum(closed, usual)
     share = (small - dark) / np.maximum(expected - dark, 1e-30)
-    for region in measure.regionprops(labels):
-        if region.area < 0.002 * lost.size or region.area > 0.3 * lost.size:
-            continue
-        here = labels == region.label
-        # a shadow is dark all over and has an edge; the dim corner of a frame has none
-        inner = here & ~ndimage.binary_erosion(here, iterations=2, border_value=1)
-        outer = ndimage.binary_dilation(here, iterations=4) & ~ndimage.binary_dilation(here, iterations=2)
-        even = np.percentile(share[here], 75) < 0.35 and np.median(share[inner]) < 0.45
-        # and it takes away light that matters
-        even &= np.max((expected - small)[here]) > 0.05 * (np.percentile(small, 99.5) - dark)
-        even &= bool(outer.any()) and np.median(share[outer]) > np.median(share[inner]) + 0.35
-        r0, c0, r1, c1 = region.bbox
-        at_edge = r0 == 0 or c0 == 0 or r1 == lost.shape[0] or c1 == lost.shape[1]
-        if even and (at_edge or (region.solidity > 0.9 and region.eccentricity < 0.7)):
-            keep |= labels == region.label
+    # where there is no light to lose, no shadow can be seen; one may end there
+    outskirts = usual - dark < np.maximum(5 * noise, _DIM * (usual.max() - dark))
+    keep = np.zeros(small.shape, bool)
+    for depth in _DEPTHS:
+        lost = (closed - calm > (1 - depth) * (closed - dark)) & (closed - calm > 4 * noise)
+        lost |= (calm - dark < 0.75 * depth * (usual - dark)) & (usual - calm > 5 * noise)
+        labels = measure.label(morphology.opening(lost, morphology.disk(1)), connectivity=1)
+        for region in measure.regionprops(labels):
+            if not 0.002 * lost.size <= region.area <= 0.3 * lost.size:
+                continue
+            here = labels == region.label
+            if not _is_shadow(here, share):
+                continue
+            # it takes away light that matters
+            if np.max((expected - small)[here]) <= 0.05 * (np.percentile(small, 99.5) - dark):
+                continue
+            r0, c0, r1, c1 = region.bbox
+            ends = r0 == 0 or c0 == 0 or r1 == lost.shape[0] or c1 == lost.shape[1]
+            ends |= bool(outskirts[ndimage.binary_dilation(here, iterations=3)].any())
+            if ends or (region.solidity > 0.9 and region.eccentricity < 0.7):
+                keep |= here
+    keep |= _round_head(small, dark, noise)
     keep = ndimage.binary_dilation(keep, iterations=2) & (share < 0.5) | keep
     keep = ndimage.binary_dilation(keep, iterations=max(1, round(2 / block)))
     return np.kron(keep, np.ones((block, block), bool))[: data.shape[0], : data.shape[1]]
+
+
+def _round_head(small: np.ndarray, dark: float, noise: np.ndarray) -> np.ndarray:
+    """Return the head of a round stop: a dark disc in the brightest light, whose foot the opening would take for a spot."""
+    filled = ndimage.grey_closing(small, size=2 * max(3, min(small.shape) // 10) + 1)
+    share = (small - dark) / np.maximum(filled - dark, 1e-30)
+    labels = measure.label((share < 0.4) & (filled - small > 6 * noise), connectivity=1)
+    heads = []
+    for region in measure.regionprops(labels):
+        here = labels == region.label
+        compact = (
+            region.solidity > 0.85 and region.eccentricity < 0.75 and 9 <= region.area <= 0.05 * small.size
+        )
+        if compact and _is_shadow(here, share):
+            heads.append((np.max((filled - small)[here]), here))
+    # a net of spots has dark places between all of them
+    if not heads or len(heads) > 2:
+        return np.zeros(small.shape, bool)
+    return max(heads, key=lambda head: head[0])[1]
+
+
+def _is_shadow(here: np.ndarray, share: np.ndarray) -> bool:
+    """Tell whether a region is dark all over and has an edge, by the share of the light that arrives; a dim corner has none."""
+    inner = here & ~ndimage.binary_erosion(here, iterations=2, border_value=1)
+    outer = ndimage.binary_dilation(here, iterations=4) & ~ndimage.binary_dilation(here, iterations=2)
+    if not outer.any():
+        return False
+    within, rim, beside = np.percentile(share[here], 75), np.median(share[inner]), np.median(share[outer])
+    # a little of a bright beam comes through
+    even = (within < 0.35 and rim < 0.45) or max(within, rim) < 0.25 * beside
+    return bool(even and beside > rim + 0.35)
 
 
 def _usual_of_circle(calm: np.ndarray) -> np.ndarray:

@@ -130,11 +130,11 @@ def contour_noise(prepared: PreparedImage, level: Level) -> np.ndarray:
     """
     if not prepared.quantum:
         return np.zeros(level.response.shape, np.float32)
-    background = _binned(prepared.background, level.binning)
+    background = binned(prepared.background, level.binning)
     size = max(3, 2 * round(2 * level.sigma / level.binning) + 1)
     rise = ndimage.maximum_filter(background, size) - ndimage.minimum_filter(background, size)
     contours = (rise > _LEAST_RISE * prepared.quantum) & (
-        _binned(prepared.noise, level.binning) < GREY_NOISE * prepared.quantum
+        binned(prepared.noise, level.binning) < GREY_NOISE * prepared.quantum
     )
     return np.where(contours, np.float32(_CONTOUR * prepared.quantum), np.float32(0))
 
@@ -179,10 +179,10 @@ class _Copy:
 
     def __init__(self, prepared: PreparedImage, binning: int, high: float) -> None:
         self.binning = binning
-        signal = _binned(prepared.signal, binning)
-        self.noise = _binned(prepared.noise, binning) / binning
+        signal = binned(prepared.signal, binning)
+        self.noise = binned(prepared.noise, binning) / binning
         self.mask = (
-            _binned(prepared.mask, binning) > 0.5 if prepared.mask.any() else np.zeros(signal.shape, bool)
+            binned(prepared.mask, binning) > 0.5 if prepared.mask.any() else np.zeros(signal.shape, bool)
         )
         self.shape = signal.shape
         pad = int(3 * min(high, _MAX_BINNING * 3 * _MIN_BINNED_SIGMA) / binning) + 1
@@ -212,7 +212,7 @@ def _with_noise(level: Level, ignored: np.ndarray) -> Level:
     return replace(level, noise=np.maximum(calm, _ROUGHNESS_SHARE * spread), calm=calm)
 
 
-def _binned(image: np.ndarray, binning: int) -> np.ndarray:
+def binned(image: np.ndarray, binning: int) -> np.ndarray:
     """Return the means of square blocks; the last ones repeat the edge."""
     if binning == 1:
         return image

@@ -13,12 +13,14 @@ from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry._search import CERTAIN_LOG_NFA
 from napari_sadp.geometry.background import PreparedImage, compressed, prepare_image
 from napari_sadp.geometry.center import find_direct_beam
+from napari_sadp.geometry.discs import disc_hypotheses
 from napari_sadp.geometry.distortion import distortion_from_symmetry
 from napari_sadp.geometry.lattice import MIN_SPOTS, fit_lattice, move_origin, refit
-from napari_sadp.geometry.nodes import NodeMap, finer_basis, friedel_agreement, measure_nodes
+from napari_sadp.geometry.nodes import NodeMap, friedel_agreement, measure_nodes
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
 from napari_sadp.geometry.rings import radial_features
 from napari_sadp.geometry.spots import spot_hypotheses
+from napari_sadp.geometry.superlattice import finer_basis
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +35,8 @@ _MAX_PLANE_MISS, _MAX_PLANE_MISS_FULL = 0.15, 0.25  # of |g1|, without and with 
 _FEW_SPOTS = 10
 #: Largest logarithm of the number of false alarms of a lattice of spots that were looked for with less caution.
 _BOLD_LOG_NFA = -4.0
+#: Size of spots that may be discs [px].
+_BROAD = 2.5
 #: Share of the spots that a lattice beyond doubt holds.
 _MOST_SPOTS = 0.7
 #: Least correlation of the intensities of opposite spots, a common trend of their ratio across the pattern (a tilt) aside.
@@ -196,11 +200,16 @@ def _best_lattice(
     """Return the lattice that chance explains worst, over the sizes that the spots may have.
 
     Where none is beyond doubt, spots are looked for with less caution too: lattices are rough themselves, and hide their
-    weaker spots from a search that takes roughness for noise.
+    weaker spots from a search that takes roughness for noise. There, and where the spots are broad, discs are looked for.
     """
     best, refusal = _most_certain(hypotheses, given, prepared, min_explained)
-    if best is None or best.log_nfa > CERTAIN_LOG_NFA or best.n_spots < _MOST_SPOTS * len(best.spots):
-        bold = spot_hypotheses(prepared, min_snr=min_snr, rough=False, seen_in=compressed(prepared))
+    doubt = best is None or best.log_nfa > CERTAIN_LOG_NFA or best.n_spots < _MOST_SPOTS * len(best.spots)
+    broad = max(spots.sigma_px for spots in hypotheses) > _BROAD
+    if doubt or broad:
+        seen_in = compressed(prepared)
+        bold = disc_hypotheses(prepared, seen_in, min_snr=min_snr)
+        if doubt:
+            bold += spot_hypotheses(prepared, min_snr=min_snr, rough=False, seen_in=seen_in)
         other, _ = _most_certain(bold, given, prepared, min_explained)
         # more tries make more lattices by chance
         if other is not None and other.log_nfa < min(_BOLD_LOG_NFA, 0.0 if best is None else best.log_nfa):

@@ -26,7 +26,7 @@ from napari_sadp.geometry.background import prepare_image
 from napari_sadp.geometry.center import find_direct_beam
 from napari_sadp.geometry.lattice import SYSTEMATIC_ERROR, fit_lattice, move_origin, refit
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
-from napari_sadp.geometry.spots import _centroids, _integrals, find_spots
+from napari_sadp.geometry.spots import _centroids, find_spots, integrate_spots
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.background import PreparedImage
@@ -241,7 +241,7 @@ def measure_spots(prepared: PreparedImage, spots: SpotList) -> SpotList:
     pixel = np.round(rc[new]).astype(int)
     # intensity of a Gaussian spot whose matched filter answers with the noise
     one = 2 * np.sqrt(np.pi) * sigma * np.maximum(prepared.noise[pixel[:, 0], pixel[:, 1]], 1e-12)
-    intensity[new] = np.maximum(_integrals(prepared.signal, prepared.mask, rc[new], sigma), one)
+    intensity[new] = np.maximum(integrate_spots(prepared.signal, prepared.mask, rc[new], sigma), one)
     snr[new] = intensity[new] / one
     return SpotList(rc, intensity, snr, sigma)
 

@@ -267,7 +267,7 @@ def _measure(prepared: PreparedImage, blobs: np.ndarray, levels: list[Level], nu
     edge = np.zeros(len(blobs), bool)
     for size in np.unique(own):
         these = own == size
-        total[these] = _integrals(prepared.signal, prepared.mask, rc[these], float(size))
+        total[these] = integrate_spots(prepared.signal, prepared.mask, rc[these], float(size))
         if size < 2.5:
             edge[these] = _has_pixel_edge(prepared, rc[these], float(size))
     good = (total > 0) & ~edge
@@ -309,9 +309,9 @@ class _Patches:
 
 def _quantile_where(values: np.ndarray, where: np.ndarray, quantile: float) -> np.ndarray:
     """Return a quantile over the last two axes of the values chosen (n,), 0 where there are fewer than five."""
-    flat = np.where(where, values, np.inf).reshape(len(values), -1)
+    flat = np.where(where, values, np.inf).reshape(len(values), values.shape[1] * values.shape[2])
     flat.sort(axis=1)
-    count = where.reshape(len(values), -1).sum(axis=1)
+    count = where.sum(axis=(1, 2))
     pick = np.clip(np.round(quantile * (count - 1)), 0, None).astype(int)
     return np.where(count >= 5, flat[np.arange(len(flat)), pick], 0.0)
 
@@ -398,7 +398,7 @@ def _disc_centre(image: np.ndarray, mask: np.ndarray, start: np.ndarray, sigma: 
     return start + shift
 
 
-def _integrals(image: np.ndarray, mask: np.ndarray, rc: np.ndarray, sigma: float) -> np.ndarray:
+def integrate_spots(image: np.ndarray, mask: np.ndarray, rc: np.ndarray, sigma: float) -> np.ndarray:
     """Return the sums over 2.5 sigma above the median of the ring around it (n,)."""
     patch = _Patches(image, mask, rc, 4 * sigma)
     distance = patch.distance() / sigma

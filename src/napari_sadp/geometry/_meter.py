@@ -1,0 +1,163 @@
+"""Intensities at given places of a pattern: the profile of its spots, fitted with a plane below it by least squares."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from napari_sadp.geometry.background import PreparedImage
+
+#: Share of the weight of the profile that must fall on live pixels.
+MIN_LIVE = 0.6
+_CHUNK = 20_000
+
+
+def nodes_in_view(beam_rc: np.ndarray, basis: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return the nodes (n, 2) whose centre is in the frame, nearest to the beam first, without the beam."""
+    size = np.array(shape) - 1
+    corners = np.array([[0, 0], [0, size[1]], [size[0], 0], size], float)
+    bounds = (corners - beam_rc) @ np.linalg.inv(basis)
+    low, high = np.floor(bounds.min(axis=0)).astype(int), np.ceil(bounds.max(axis=0)).astype(int)
+    m, n = np.meshgrid(np.arange(low[0], high[0] + 1), np.arange(low[1], high[1] + 1), indexing="ij")
+    nodes = np.column_stack([m.ravel(), n.ravel()])
+    rc = beam_rc + nodes @ basis
+    nodes = nodes[np.all((rc >= 0) & (rc <= size), axis=1) & np.any(nodes != 0, axis=1)]
+    return nodes[np.argsort(np.linalg.norm(nodes @ basis, axis=1), kind="stable")]
+
+
+class SpotMeter:
+    """Fits the profile of a spot, and a plane below it, at many places at once.
+
+    Parameters
+    ----------
+    prepared : PreparedImage
+        Signal and noise.
+    bad : (n_rows, n_cols) ndarray of bool
+        Pixels that must not count.
+    sigma : float
+        Standard deviation of a spot [px].
+    half_gap : float
+        Half of the distance to the next node [px].
+    """
+
+    def __init__(self, prepared: PreparedImage, bad: np.ndarray, sigma: float, half_gap: float) -> None:
+        self.reach = float(max(min(4.0 * sigma, half_gap), 2.0))
+        self.half = int(np.ceil(self.reach))
+        pad = self.half + 1
+        self.pad = pad
+        self.signal = np.pad(np.where(bad, 0.0, prepared.signal), pad)
+        self.live = np.pad(~bad, pad)
+        self.variance = np.pad(prepared.noise.astype(float) ** 2, pad, mode="edge")
+        self.gain = _gain(prepared)
+        self.step = 0.5
+        self.radius = np.arange(0, self.reach + 1 + self.step, self.step)
+        self.profile = np.exp(-0.5 * (self.radius / sigma) ** 2)
+
+    def learn_profile(self, rc: np.ndarray) -> None:
+        """Replace the Gaussian by the mean radial profile of strong spots, if there are some."""
+        if len(rc) < 3:
+            return
+        patch, weight, dr, dc = self._patches(rc)
+        distance = np.hypot(dr, dc)
+        number = np.round(distance / self.step).astype(int)
+        start = self.profile
+        for _ in range(3):
+            height, _, plane = self._fit(patch, weight, self._template(dr, dc), dr, dc)
+            good = height > 0
+            if np.count_nonzero(good) < 3:
+                self.profile = start
+                return
+            shape = (patch - plane)[good] / height[good, None]
+            live = weight[good] > 0
+            profile = np.zeros(len(start))
+            for k in range(len(start)):
+                inside = live & (number[good] == k)
+                if np.count_nonzero(inside) >= 6:
+                    profile[k] = np.median(shape[inside])
+                elif k and profile[k - 1] > 0:
+                    profile[k] = profile[k - 1] * start[k] / max(start[k - 1], 1e-12)
+            if np.count_nonzero(live & (number[good] == 0)) < 6:  # few pixels are as near to a centre as that
+                profile[0] = profile[1] * start[0] / start[1]
+            # a profile falls outwards; what is left at the end of the reach is background
+            profile = np.minimum.accumulate(profile)
+            last = int(self.reach / self.step)
+            profile = np.clip(profile - max(profile[last], 0.0), 0, None)
+            profile[last:] = 0.0
+            if profile[0] <= 0:
+                self.profile = start
+                return
+            self.profile = profile / profile[0]
+
+    def measure(self, rc: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return integrated intensity, its uncertainty, and the share of the profile on live pixels, each (n,)."""
+        parts = [self._measure(rc[i : i + _CHUNK]) for i in range(0, len(rc), _CHUNK)]
+        if not parts:
+            return np.zeros(0), np.zeros(0), np.zeros(0)
+        return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+    def _measure(self, rc: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        patch, weight, dr, dc = self._patches(rc)
+        template = self._template(dr, dc)
+        height, error, _ = self._fit(patch, weight, template, dr, dc)
+        volume = float(2 * np.pi * np.trapezoid(self.profile * self.radius, self.radius))
+        # photon noise of the spot itself, by the same weights as the fit
+        own = self.gain * np.clip(height, 0, None)[:, None] * template
+        square = (weight * template**2).sum(axis=1)
+        extra = (weight**2 * template**2 * own).sum(axis=1) / np.maximum(square, 1e-30) ** 2
+        inside = template * (np.hypot(dr, dc) <= self.reach)
+        live = (inside * (weight > 0)).sum(axis=1) / np.maximum(inside.sum(axis=1), 1e-30)
+        live[~np.isfinite(error)] = 0.0
+        return height * volume, np.sqrt(error**2 + extra) * volume, live
+
+    def _patches(self, rc: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return values, weights (0 outside of the reach) and distances of the pixels around places, each (n, k)."""
+        centre = np.round(rc).astype(int)
+        offset = np.arange(-self.half, self.half + 1)
+        d_row, d_col = (a.ravel() for a in np.meshgrid(offset, offset, indexing="ij"))
+        limit = np.array(self.signal.shape) - 1
+        row = np.clip(centre[:, :1] + d_row + self.pad, 0, limit[0])
+        col = np.clip(centre[:, 1:] + d_col + self.pad, 0, limit[1])
+        dr, dc = row - self.pad - rc[:, :1], col - self.pad - rc[:, 1:]
+        good = self.live[row, col] & (np.hypot(dr, dc) <= self.reach)
+        return self.signal[row, col], good / self.variance[row, col], dr, dc
+
+    def _template(self, dr: np.ndarray, dc: np.ndarray) -> np.ndarray:
+        return np.interp(np.hypot(dr, dc), self.radius, self.profile, right=0.0)
+
+    def _fit(
+        self, patch: np.ndarray, weight: np.ndarray, template: np.ndarray, dr: np.ndarray, dc: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return height, its uncertainty (infinite where it is not fixed), and the plane (n, k)."""
+        design = np.stack([template, np.ones_like(dr), dr, dc], axis=2)
+        normal = np.einsum("nki,nk,nkj->nij", design, weight, design)
+        right = np.einsum("nki,nk,nk->ni", design, weight, patch)
+        scale = np.sqrt(np.maximum(np.einsum("nii->ni", normal), 1e-300))
+        scaled = normal / (scale[:, :, None] * scale[:, None, :])
+        # where too few pixels are left, the plane is held at zero rather than extrapolated
+        scaled += np.diag([1e-9, 1e-3, 1e-3, 1e-3])
+        lost = (weight.astype(bool).sum(axis=1) < 6) | (normal[:, 0, 0] < 1e-6 * normal[:, 1, 1])
+        scaled[lost] = np.eye(4)
+        inverse = np.linalg.inv(scaled)
+        answer = np.einsum("nij,nj->ni", inverse, right / scale) / scale
+        error = np.sqrt(np.clip(inverse[:, 0, 0], 0, None)) / scale[:, 0]
+        error[lost] = np.inf
+        return answer[:, 0], error, np.einsum("nki,ni->nk", design[:, :, 1:], answer[:, 1:])
+
+
+def _gain(prepared: PreparedImage) -> float:
+    """Return the variance per count of signal, from how the noise grows with the background; 0 if it does not."""
+    block = max(4, min(prepared.mask.shape) // 40)
+    level = prepared.background[::block, ::block][~prepared.mask[::block, ::block]].astype(float)
+    variance = prepared.noise[::block, ::block][~prepared.mask[::block, ::block]].astype(float) ** 2
+    if level.size < 20:
+        return 0.0
+    low, high = np.quantile(level, [0.2, 0.95])
+    span = high - low
+    if span <= 3 * np.sqrt(np.median(variance)):
+        # flat background: without an offset, the noise of counting
+        middle = float(np.median(level))
+        return float(np.median(variance) / middle) if middle > 0 else 0.0
+    bright, dim = level >= high, level <= low
+    return float(max(0.0, (np.median(variance[bright]) - np.median(variance[dim])) / span))
