@@ -33,7 +33,7 @@ from napari_sadp.labels.lattice2d import span
 from napari_sadp.labels.spacegroups import CUBIC_ZONE_AXES
 from napari_sadp.pattern import DiffractionPattern
 from napari_sadp.simulation.catalogue import load_catalogue
-from napari_sadp.simulation.imperfections import ImperfectPattern, simulate_imperfect
+from napari_sadp.simulation.imperfections import ImperfectPattern, simulate_imperfect, spot_visibility
 from napari_sadp.simulation.zone_pattern import PatternSettings, zone_beams
 
 if TYPE_CHECKING:
@@ -86,55 +86,12 @@ def draw_settings(
     )
 
 
-def visibility(case: ImperfectPattern) -> np.ndarray:
-    """Return the signal to noise ratio of each spot for an ideal filter (n,); 0 where it is hidden."""
-    p, size = case.parameters, case.settings.size
-    offset = case.rc - case.beam_rc
-    radius = np.hypot(*offset.T) / size
-    light = p["inelastic"] * (1 + (radius / p["inelastic_width"]) ** 2) ** -1.5
-    light += (
-        p["halo"] * np.exp(-0.5 * ((radius - p["halo_radius"]) / p["halo_width"]) ** 2) + 0.5 * p["slope"]
-    )
-    height = case.spots.intensity / case.spots.intensity.max()
-    dose = p["dose"]
-    noise = np.sqrt(dose * light + p["readout"] ** 2 + 1.0)
-    if p["eight_bit"]:
-        top = dose * max(2.5, 3.0 * p["direct_beam"])
-        top = min(top, dose * p["saturation"]) if p["saturation"] > 0 else top
-        noise = np.hypot(noise, 0.6 * top / 255)
-    spacing = np.min(np.hypot(*offset.T)[height > 0])
-    sigma = max(0.6, p["spot_sigma"] * spacing)
-    area = np.pi * sigma**2
-    if p["disc_radius"] > 0:
-        area = np.pi * (p["disc_radius"] * spacing) ** 2
-    # arcs and streaks spread the same light over more pixels
-    arc = np.radians(p["mosaic_deg"]) * radius * size
-    spread = np.sqrt((1 + (arc / sigma) ** 2) * (1 + (p["streak"] * spacing / sigma) ** 2))
-    if p["disc_radius"] > 0:
-        spread = 1.0
-    snr = dose * height * np.sqrt(area / spread) / np.sqrt(noise**2 + 0.5 * dose * height)
-    pixel = np.clip(np.round(case.rc), 0, size - 1).astype(int)
-    lost = case.hidden[pixel[:, 0], pixel[:, 1]]
-    # in a plateau of full pixels that is wider than the spot nothing can be told apart
-    reach = max(2.5 * sigma, p["disc_radius"] * spacing) + 1
-    around = _share_of_ring(case.saturated, pixel, reach)
-    return np.where(lost | (around > 0.5), 0.0, snr)
-
-
-def _share_of_ring(where: np.ndarray, pixel: np.ndarray, radius: float) -> np.ndarray:
-    """Return the share of a circle around each pixel that is marked (n,)."""
-    angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)
-    ring = np.round(pixel[:, None] + radius * np.column_stack([np.sin(angle), np.cos(angle)])).astype(int)
-    ring = np.clip(ring, 0, np.array(where.shape) - 1)
-    return where[ring[..., 0], ring[..., 1]].mean(axis=1)
-
-
 def true_lattice(case: ImperfectPattern) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Return a basis (2, 2) [px], the spans of the clear and of the faint spots in it (None if flat), and how many are clear."""
     from napari_sadp.labels.lattice2d import planar_basis
 
     plane = planar_basis(case.spots.zone)
-    snr = visibility(case)
+    snr = spot_visibility(case)
     in_zone = case.spots.hkl @ np.array(case.spots.zone) == 0
     nodes = np.rint(case.spots.hkl @ np.linalg.pinv(plane.astype(float))).astype(int)
     # the positions before distortion follow from those of two beams
@@ -250,7 +207,7 @@ def run_case(job: Job) -> dict[str, Any]:
 def _rows(case: ImperfectPattern) -> int:
     """Return the smallest number of rows on which the clear spots lie, over the directions of short nodes."""
     nodes = np.rint(case.spots.hkl @ np.linalg.pinv(_plane(case).astype(float))).astype(int)
-    nodes = np.concatenate([nodes[visibility(case) >= CLEAR], [[0, 0]]])
+    nodes = np.concatenate([nodes[spot_visibility(case) >= CLEAR], [[0, 0]]])
     return min(
         len(np.unique(nodes @ np.array(direction)))
         for direction in ((0, 1), (1, 0), (1, 1), (1, -1), (1, 2), (2, 1), (1, -2), (2, -1))

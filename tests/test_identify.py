@@ -288,7 +288,7 @@ def test_pooling_keeps_what_both_agree_on(aluminium):
 
 
 def test_none_by_shape_or_by_image():
-    assert combine_none(0.3, None) == 0.3  # weights without a score change nothing
+    assert combine_none(0.3, None) == pytest.approx(0.3)  # weights without a score change nothing
     assert combine_none(1.0, -50.0) == 1.0  # a shape that is none stays none
     assert combine_none(0.0, 0.0, prior=0.05) == pytest.approx(0.05)
     # odds of 1 : 19 before, 9 : 1 for none by an image whose ln odds count half

@@ -61,6 +61,11 @@ def add_command(commands: Any) -> None:
         "--min-snr", type=float, default=6.0, metavar="RATIO",
         help="smallest signal to noise ratio of a spot, no unit (default: %(default)s)",
     )  # fmt: skip
+    command.add_argument(
+        "--faintest", type=float, default=0.0, metavar="SHARE",
+        help="intensity of the weakest spot that counts over that of the strongest diffracted beam, such as 0.002; weaker ones may be "
+        "double diffraction (default: all that can be seen)",
+    )  # fmt: skip
     known = command.add_argument_group("what is known besides the patterns")
     known.add_argument(
         "--elements", type=_names, default=(), metavar="LIST",
@@ -182,7 +187,13 @@ def _results(options: argparse.Namespace, classifier: Classifier) -> Iterator[Pa
                 if options.pixel_size is not None:
                     note = f"pixel size {options.pixel_size:g} 1/Å as given"
                     pattern = pattern.with_note(note, pixel_size_inv_angstrom=options.pixel_size)
-                yield identify_pattern(pattern, classifier, beam_rc=options.beam, min_snr=options.min_snr)
+                yield identify_pattern(
+                    pattern,
+                    classifier,
+                    beam_rc=options.beam,
+                    min_snr=options.min_snr,
+                    faintest=options.faintest,
+                )
 
 
 def _print_result(found: Identification, *, as_json: bool) -> None:

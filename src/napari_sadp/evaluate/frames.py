@@ -11,6 +11,7 @@ from napari_sadp.labels.lattice2d import gauss_reduce, planar_basis
 from napari_sadp.labels.visible import visible_pattern
 from napari_sadp.simulation.imperfections.frames import simulate_imperfect
 from napari_sadp.simulation.imperfections.ranges import PRESETS, Imperfections, choose_imperfections
+from napari_sadp.simulation.imperfections.visibility import spot_visibility
 from napari_sadp.simulation.kinematic import simulate_kinematic
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Intensity over the strongest diffracted beam from which a spot counts as visible.
 VISIBLE = 2e-3
+#: Signal to noise ratio, of an ideal filter, from which it does.
+CLEAR = 6.0
 
 
 @dataclass(frozen=True)
@@ -147,10 +150,8 @@ def acquire(
         **scale,
         **condition.settings,
     )
-    at = np.rint(made.rc).astype(int)
-    inside = ((at >= 0) & (at < made.hidden.shape)).all(axis=1)
-    row, col = np.clip(at, 0, np.array(made.hidden.shape) - 1).T
-    open_ = inside & ~made.hidden[row, col]
+    # spots of higher-order Laue zones are seen too, but say nothing about the lattice of this one
+    open_ = (spot_visibility(made) > CLEAR) & (made.spots.hkl @ np.array(zone) == 0)
     pattern = replace(made.pattern, pixel_size_inv_angstrom=None, camera_length_mm=None)
     return pattern, visible_class(made.spots.hkl[open_], made.spots.intensity[open_], zone, scheme)
 
@@ -163,7 +164,7 @@ def visible_class(
     Parameters
     ----------
     hkl : (n, 3) ndarray of int
-        Beams of the zone.
+        Beams of the zero-order Laue zone.
     intensity : (n,) ndarray of float
         Intensities in any unit.
     zone : tuple of 3 int

@@ -140,7 +140,10 @@ def _aligned(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
     _save(plot_confusion(matrix, labels), folder / "confusion.png")
     curves = {"network, aligned images": (confidence, truth)}
     for name, use, frames in _conditions(found):
-        curves[f"chain, {name}"] = (column(frames, "confidence")[use], _hits(frames, "visible")[use])
+        curves[f"chain, {name}"] = (
+            column(frames, "confidence_above")[use],
+            _hits(frames, "visible", "above")[use],
+        )
     _save(plot_calibration(curves), folder / "calibration.png")
     worst = sorted(by_class.items(), key=lambda item: item[1].value)[:5]
     lines += [
@@ -179,25 +182,26 @@ def _frames(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
         "",
         "Frames of 256 x 256 px through direct beam, spots, lattice, alignment, network and nodes. *article*: the voltages, camera "
         "lengths, rotations and crops of its data set; the others: imperfections of that strength, *Bloch 20 nm* mild ones on multiple "
-        "scattering. Shares are of the frames that are used, in the last column of all. *Either*: where noise is low the chain sees spots "
-        "below the threshold of *visible*, and its answer may rightly be the class by symmetry.",
+        "scattering. Shares are of the frames that are used, in the last column of all. Where noise is low the chain sees spots below the "
+        "threshold of *visible*, and its answer is rather the class by symmetry; *above 0.2 %*: it is told to leave them out "
+        "(`--faintest 0.002`).",
         "",
-        "| frames | used | visible class | by the network alone | by the lattice alone | class by symmetry | either | "
-        "visible is symmetry | visible class, refusals count as wrong |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| frames | used | visible class, above 0.2 % | visible class, all spots | by the network alone | by the lattice alone | "
+        "class by symmetry | either | visible is symmetry | visible class, above 0.2 %, refusals count as wrong |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, used, some in _conditions(found):
         agree = column(some, "visible") == column(some, "symmetry")
         kept = [row for row, use in zip(some, used, strict=True) if use]
         cells = [
             str(_shares(kept, _hits(kept, "visible", key))) if kept else "-"
-            for key in ("found", "network", "lattice")
+            for key in ("above", "found", "network", "lattice")
         ]
         symmetry = str(_shares(kept, _hits(kept, "symmetry"))) if kept else "-"
         either = str(_shares(kept, _hits(kept, "visible") | _hits(kept, "symmetry"))) if kept else "-"
         lines.append(
             f"| {name}, {len(some)} | {100 * used.mean():.1f} % | {' | '.join(cells)} | {symmetry} | {either} | "
-            f"{100 * agree.mean():.1f} % | {_shares(some, _hits(some, 'visible'))} |"
+            f"{100 * agree.mean():.1f} % | {_shares(some, _hits(some, 'visible', 'above'))} |"
         )
     refused = [row for row in rows if row["found"] == REFUSED]
     reasons = {
@@ -207,11 +211,11 @@ def _frames(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
     if reasons:
         lines += ["", "Refused: " + ", ".join(f"{reason} {n}" for reason, n in reasons.items()) + "."]
     errors = [
-        f"{name} {calibration_error(column(some, 'confidence')[used], _hits(some, 'visible')[used]):.3f}"
+        f"{name} {calibration_error(column(some, 'confidence_above')[used], _hits(some, 'visible', 'above')[used]):.3f}"
         for name, used, some in _conditions(found)
         if used.any()
     ]
-    lines += ["", f"Calibration error of the class stated: {', '.join(errors)}.", ""]
+    lines += ["", f"Calibration error of the class stated, above 0.2 %: {', '.join(errors)}.", ""]
     return lines
 
 

@@ -13,10 +13,12 @@ from napari_sadp._validate import check_option, check_range
 from napari_sadp.ensemble.ceilings import ceiling
 from napari_sadp.evaluate.aligned import EVALUATION_SEED, aligned_rows
 from napari_sadp.evaluate.foreign import FOREIGN_KINDS, foreign_frame
-from napari_sadp.evaluate.frames import CONDITIONS, SWEEPS, Condition, acquire
+from napari_sadp.evaluate.frames import CONDITIONS, SWEEPS, VISIBLE, Condition, acquire
 from napari_sadp.evaluate.rows import Row, RowStore
 from napari_sadp.evaluate.structures import HeldOut, held_out_structures
-from napari_sadp.identify import NONE_LABEL, combine_results, identify_pattern
+from napari_sadp.geometry.analyse import analyse_pattern
+from napari_sadp.geometry.faint import without_faint
+from napari_sadp.identify import NONE_LABEL, classify_geometry, combine_results, identify_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -263,6 +265,15 @@ def answer_of(result: PatternResult) -> Row:
     }
 
 
+def _with_and_without_faint(frame: DiffractionPattern, classifier: Classifier) -> tuple[PatternResult, Row]:
+    """Return what the chain finds in a frame, and the answer where spots fainter than *visible* do not count."""
+    result = identify_pattern(frame, classifier)
+    if not result.used:
+        return result, answer_of(result)
+    geometry = without_faint(analyse_pattern(frame), VISIBLE)
+    return result, answer_of(classify_geometry(geometry, classifier))
+
+
 def _frames(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
     """Run the chain on frames of some conditions."""
     work = [
@@ -274,8 +285,13 @@ def _frames(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
         condition = CONDITIONS[place]
         drawn = _frame(found, condition, [found.config.seed, EVALUATION_SEED, 1, place, number])
         structure, zone, frame, visible = drawn
-        result = identify_pattern(frame, found.classifier)
-        return _row(found, {"condition": condition.name}, structure, zone, result, visible)
+        result, above = _with_and_without_faint(frame, found.classifier)
+        about = {
+            "condition": condition.name,
+            "above": above["found"],
+            "confidence_above": above["confidence"],
+        }
+        return _row(found, about, structure, zone, result, visible)
 
     yield from _kept(found, store, "frames", work, make)
 

@@ -108,7 +108,7 @@ def fit_lattice(
         fit, copies = _without_copies(spots, fit, distance)
     explained = _explained_inside(spots, fit.inlier | copies, distance, min_explained)
     if explained < min_explained:
-        rest = _subset(spots, ~(fit.inlier | copies))
+        rest = subset(spots, ~(fit.inlier | copies))
         other = search(rest) if len(rest) >= MIN_SPOTS else None
         second = other is not None and other.log_nfa < max_log_nfa
         rival = 0.0 if other is None else other.log_nfa
@@ -164,6 +164,33 @@ def refit(lattice: SpotLattice, basis: np.ndarray) -> SpotLattice | None:
     return replace(_result(spots, fit, beam), log_nfa=lattice.log_nfa)
 
 
+def refit_spots(lattice: SpotLattice, keep: np.ndarray, basis: np.ndarray) -> SpotLattice | None:
+    """Fit a lattice to some of its spots, from a guess of its basis and with the same origin.
+
+    Parameters
+    ----------
+    lattice : SpotLattice
+        What was found.
+    keep : (n,) ndarray of bool
+        Spots to go on with.
+    basis : (2, 2) ndarray of float
+        Rows are the vectors [px].
+
+    Returns
+    -------
+    SpotLattice or None
+        None where the spots do not fix it.
+    """
+    spots = subset(lattice.spots, keep)
+    fit = judge(spots.rc, weights(spots), lattice.beam_rc, reduce_basis(basis)) if len(spots) >= 3 else None
+    if fit is None or np.count_nonzero(fit.inlier) < 3:
+        return None
+    nodes = fit.nodes[fit.inlier]
+    if np.linalg.matrix_rank(nodes - nodes[0]) < 2:
+        return None
+    return replace(_result(spots, fit, DirectBeam(lattice.beam_rc, 1.0, "lattice")), log_nfa=lattice.log_nfa)
+
+
 def _middle(spots: SpotList) -> np.ndarray:
     """Return the median place of the brightest spots (2,) [px]."""
     return np.median(spots.rc[np.argsort(-spots.intensity, kind="stable")[:7]], axis=0)
@@ -188,7 +215,7 @@ def _inner_first(spots: SpotList, distance: np.ndarray, whole: Fit | None, max_l
         if count < _LEAST_INNER:
             break
         inner = np.sort(order[:count])
-        fit = search(_subset(spots, inner))
+        fit = search(subset(spots, inner))
         if fit is None or fit.log_nfa > max_log_nfa - 1 or np.count_nonzero(fit.inlier) < 0.7 * count:
             continue
         if whole is not None and whole.log_nfa <= max_log_nfa:
@@ -410,10 +437,10 @@ def _explained_inside(spots: SpotList, inlier: np.ndarray, distance: np.ndarray,
     inner = distance <= np.median(distance)
     if np.count_nonzero(inner & inlier) < 6:
         return whole
-    return _explained(_subset(spots, inner), inlier[inner])
+    return _explained(subset(spots, inner), inlier[inner])
 
 
-def _subset(spots: SpotList, keep: np.ndarray) -> SpotList:
+def subset(spots: SpotList, keep: np.ndarray) -> SpotList:
     """Return some of the spots."""
     return SpotList(spots.rc[keep], spots.intensity[keep], spots.snr[keep], spots.sigma_px)
 

@@ -13,7 +13,13 @@ from napari_sadp.identify._combine import (
     identify_patterns,
     stage_angle,
 )
-from napari_sadp.identify._pattern import UNREADABLE, identify_pattern, pool_classes, unreadable_result
+from napari_sadp.identify._pattern import (
+    UNREADABLE,
+    classify_geometry,
+    identify_pattern,
+    pool_classes,
+    unreadable_result,
+)
 from napari_sadp.identify._results import NONE_LABEL, Identification, PatternResult, zone_text
 
 __all__ = [
@@ -23,6 +29,7 @@ __all__ = [
     "Identification",
     "Knowledge",
     "PatternResult",
+    "classify_geometry",
     "combine_results",
     "identify_pattern",
     "identify_patterns",

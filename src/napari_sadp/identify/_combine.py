@@ -323,6 +323,7 @@ def identify_patterns(
     device: str = "auto",
     beam_rc: Sequence[float] | None = None,
     min_snr: float = 6.0,
+    faintest: float = 0.0,
     progress: Callable[[PatternResult], None] | None = None,
     knowledge: Knowledge | None = None,
 ) -> Identification:
@@ -342,6 +343,8 @@ def identify_patterns(
         Direct beam (row, col) [px] of all patterns, if the user knows it.
     min_snr : float
         Smallest signal to noise ratio of a spot.
+    faintest : float
+        Intensity of the weakest spot that counts, over that of the strongest diffracted beam; 0 for all that can be seen.
     progress : callable, optional
         Called with each result; an exception that it raises stops the work.
     knowledge : Knowledge, optional
@@ -365,7 +368,7 @@ def identify_patterns(
     classifier = load_classifier(weights, device)
     results = []
     for pattern in patterns:
-        result = identify_pattern(pattern, classifier, beam_rc=beam_rc, min_snr=min_snr)
+        result = identify_pattern(pattern, classifier, beam_rc=beam_rc, min_snr=min_snr, faintest=faintest)
         results.append(result)
         if progress is not None:
             progress(result)

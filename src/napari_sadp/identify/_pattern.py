@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit, logit
 
+from napari_sadp._validate import check_range
 from napari_sadp.ensemble.constants import PRIOR_NONE
 from napari_sadp.ensemble.lattice_classes import classify_lattice
 from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry.edit import Edits, analyse_edited
+from napari_sadp.geometry.faint import without_faint
+from napari_sadp.geometry.grains import leftover_spots
 from napari_sadp.identify._results import PatternResult
 from napari_sadp.pattern import DiffractionPattern
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_sadp.ensemble.lattice_classes import LatticeClasses
+    from napari_sadp.geometry.analyse import PatternGeometry
+    from napari_sadp.geometry.grains import Leftover
     from napari_sadp.labels.scheme import PatternScheme
     from napari_sadp.models.predict import Classifier
 
@@ -26,12 +31,20 @@ UNREADABLE = "unreadable"
 #: Network and nodes look at the same spots, so that their evidence is not independent and must not count twice: a geometric
 #: pool. The exponents are small ones whose log loss is within 0.01 of the best on simulated images of structures that the
 #: network did not train on (as benchmarks/class_pool.py weighs them; 497 images: network alone 0.50, nodes alone 0.59, pooled 0.50).
-NETWORK_WEIGHT = 0.5
+NETWORK_WEIGHT = 0.7
 NODE_WEIGHT = 0.2
 #: How much of the ln odds of the network's outlier score counts: it was fitted on drawn images, and those of whole frames differ a
 #: little. On simulated frames of training structures (benchmarks/none_pool.py; 163 frames: mean log loss of *none* 1.01 by the lattice
 #: alone, 0.73 with the score).
 OUTLIER_WEIGHT = 0.5
+#: ln odds of two crystals, for the share of the amplitude that lies on no node, and for a lattice of their own with fewer false
+#: alarms than `_OWN_LATTICE`. Frequencies among simulated frames of training structures (benchmarks/none_pool.py).
+LEFTOVER_LOG_ODDS: tuple[tuple[float, ...], tuple[float, ...]] = (
+    (0.0, 0.02, 0.1, 0.3),
+    (-1.7, 0.0, 1.2, 2.0),
+)
+SECOND_LATTICE_LOG_ODDS = 4.0
+_OWN_LATTICE = -2.0
 
 
 def pool_classes(network: np.ndarray, by_lattice: LatticeClasses) -> np.ndarray | None:
@@ -55,13 +68,36 @@ def pool_classes(network: np.ndarray, by_lattice: LatticeClasses) -> np.ndarray 
     return pooled / total if total > 0 else None
 
 
-def combine_none(
-    by_lattice: float, log_odds: float | None, *, prior: float = PRIOR_NONE, weight: float = OUTLIER_WEIGHT
-) -> float:
-    """Combine what the lattice and the outlier score of the network say about *none of these*.
+def leftover_log_odds(leftover: Leftover) -> float:
+    """Return the ln odds that spots are left over because a second crystal is in the pattern.
 
-    The lattice knows a shape that is that of no class, the network an image that is, whatever its shape, as of two crystals: a
-    pattern is of a class if both hold.
+    Parameters
+    ----------
+    leftover : Leftover
+        What the lattice leaves over.
+
+    Returns
+    -------
+    float
+        ln of P(such spots | two crystals) over P(such spots | one).
+    """
+    if leftover.log_nfa < _OWN_LATTICE:
+        return SECOND_LATTICE_LOG_ODDS
+    return float(np.interp(leftover.share, *LEFTOVER_LOG_ODDS))
+
+
+def combine_none(
+    by_lattice: float,
+    log_odds: float | None,
+    by_leftover: float | None = None,
+    *,
+    prior: float = PRIOR_NONE,
+    weight: float = OUTLIER_WEIGHT,
+) -> float:
+    """Combine what the lattice, the outlier score of the network and the spots left over say about *none of these*.
+
+    The lattice knows a shape that is that of no class, the network an image that is, whatever its shape, and the spots left over
+    tell of a second crystal: a pattern is of a class if none of them objects.
 
     Parameters
     ----------
@@ -69,6 +105,8 @@ def combine_none(
         P(no class of the scheme has this shape).
     log_odds : float or None
         ln of P(image | of no class) over P(image | of a class) by the network; None where its weights have no such score.
+    by_leftover : float, optional
+        ln odds of a second crystal, see `leftover_log_odds`.
     prior : float
         P(image of no class) before it is looked at.
     weight : float
@@ -79,10 +117,12 @@ def combine_none(
     float
         P(none of these).
     """
-    if log_odds is None:
-        return by_lattice
-    by_image = float(expit(logit(prior) + weight * log_odds))
-    return 1 - (1 - by_lattice) * (1 - by_image)
+    one_class = 1 - by_lattice
+    if log_odds is not None:
+        one_class *= 1 - float(expit(logit(prior) + weight * log_odds))
+    if by_leftover is not None:
+        one_class *= 1 - float(expit(logit(prior) + by_leftover))
+    return 1 - one_class
 
 
 def identify_pattern(
@@ -93,6 +133,7 @@ def identify_pattern(
     mask: np.ndarray | None = None,
     edits: Edits | None = None,
     min_snr: float = 6.0,
+    faintest: float = 0.0,
 ) -> PatternResult:
     """Analyse and classify one pattern; a pattern that cannot be used is a result too.
 
@@ -110,6 +151,9 @@ def identify_pattern(
         Spots and lattice by the user's hand too, in place of `beam_rc` and `mask`.
     min_snr : float
         Smallest signal to noise ratio of a spot.
+    faintest : float
+        Intensity of the weakest spot that counts, over that of the strongest diffracted beam; see
+        `napari_sadp.geometry.faint.without_faint`.
 
     Returns
     -------
@@ -123,7 +167,7 @@ def identify_pattern(
     """
     if edits is not None and (beam_rc is not None or mask is not None):
         raise ValueError("edits are given with beam_rc or mask, expected these inside of edits")
-    scheme = classifier.scheme
+    check_range("faintest", faintest, 0.0, 0.5)
     try:
         geometry = analyse_edited(
             pattern, Edits(beam_rc=beam_rc, mask=mask) if edits is None else edits, min_snr=min_snr
@@ -131,13 +175,32 @@ def identify_pattern(
     except PatternRefusedError as refusal:
         return PatternResult(
             pattern,
-            scheme,
+            classifier.scheme,
             reason=refusal.reason,
             detail=refusal.detail,
             beam=refusal.beam,
             spots=refusal.spots,
             notes=pattern.notes,
         )
+    return classify_geometry(without_faint(geometry, faintest) if faintest else geometry, classifier)
+
+
+def classify_geometry(geometry: PatternGeometry, classifier: Classifier) -> PatternResult:
+    """Classify a pattern whose lattice is known.
+
+    Parameters
+    ----------
+    geometry : PatternGeometry
+        From `analyse_pattern`.
+    classifier : Classifier
+        The network.
+
+    Returns
+    -------
+    PatternResult
+        Classified; refused where nothing is around the direct beam.
+    """
+    pattern, scheme = geometry.pattern, classifier.scheme
     image = classifier.training_image(geometry.image, geometry.lattice)
     if not image.any():
         detail = "no diffracted intensity around the direct beam; is the beam that was given right?"
@@ -156,7 +219,8 @@ def identify_pattern(
     # the alternative "none" was weighed against all classes by the shape, and by the image where the network can; appearance then
     # chooses among them
     pooled = pool_classes(network, by_lattice)
-    none = combine_none(by_lattice.none_of_these, None if log_odds is None else log_odds[0])
+    leftover = leftover_log_odds(leftover_spots(geometry.lattice))
+    none = combine_none(by_lattice.none_of_these, None if log_odds is None else log_odds[0], leftover)
     if pooled is None:
         pooled, none = network, 1.0
     return PatternResult(

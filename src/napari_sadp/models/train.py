@@ -23,9 +23,11 @@ from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.models.calibrate import expected_calibration_error, fit_temperature
 from napari_sadp.models.event_file import EventFile
 from napari_sadp.models.outliers import fit_outlier_steps
+from napari_sadp.models.recipe import IMAGENET
+from napari_sadp.models.registry import find_weights
 from napari_sadp.models.run import TrainingRun
 from napari_sadp.models.sources import Source, open_source_steps, outlier_source
-from napari_sadp.models.weights import WeightsCard, save_weights
+from napari_sadp.models.weights import WeightsCard, read_card, save_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -147,6 +149,7 @@ def train(
         steps = fit_outlier_steps(run.average, sources["train"], foreign, config.outlier_images)
         outliers = yield from _shown_shares(steps, about)
     recipe = asdict(config) | {"images_seen": run.samples, "seconds": round(run.seconds)}
+    recipe["initial"] = _initial_name(config.initial)
     card = WeightsCard(
         name=config.name,
         architecture=config.architecture,
@@ -161,6 +164,14 @@ def train(
     )
     path = save_weights(folder, card, run.average, outliers)
     yield TrainProgress("done", 1.0, **about, metrics=metrics, weights=path)
+
+
+def _initial_name(initial: str | None) -> str | None:
+    """Return what a run started from, to be written down: where the file lay on this machine is nobody's business."""
+    if not initial or initial == IMAGENET:
+        return initial
+    path = find_weights(initial)
+    return f"{path.name}, sha256 {read_card(path).sha256[:12]}"
 
 
 def _shown_shares(

@@ -1,0 +1,69 @@
+"""What a lattice leaves over: another crystal's spots, and none where there is one crystal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_sadp.geometry.grains import leftover_spots
+from napari_sadp.geometry.lattice import fit_lattice
+from napari_sadp.geometry.results import DirectBeam, SpotList
+from napari_sadp.identify._pattern import combine_none, leftover_log_odds
+
+BASIS = np.array([[24.0, 3.0], [-4.0, 30.0]])
+CENTRE = np.array([127.5, 127.5])
+
+
+def net(basis, reach=4, shift=(0.0, 0.0)):
+    m, n = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    return CENTRE + (np.column_stack([m.ravel(), n.ravel()]) + shift) @ basis
+
+
+def turned(basis, degrees):
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return basis @ np.array([[c, -s], [s, c]])
+
+
+def fitted(*nets):
+    """The lattice of the first net, each weaker than the one before."""
+    rc = np.concatenate(nets)
+    intensity = np.concatenate([np.full(len(some), 1000.0 / 3**k) for k, some in enumerate(nets)])
+    inside = np.all((rc > 4) & (rc < 251), axis=1)
+    jitter = np.random.default_rng(0).normal(0, 0.1, rc.shape)
+    spots = SpotList((rc + jitter)[inside], intensity[inside], np.full(inside.sum(), 40.0), 1.5)
+    return fit_lattice(spots, DirectBeam(CENTRE, 1.0, "given"), min_explained=0.3)
+
+
+def test_one_crystal_leaves_nothing_over():
+    found = leftover_spots(fitted(net(BASIS)))
+    assert (found.share, found.n_spots, found.basis) == (0.0, 0, None)
+    assert leftover_log_odds(found) < 0
+
+
+@pytest.mark.parametrize("other", [turned(BASIS, 17.0), turned(np.array([[19.0, 0.0], [0.0, 27.0]]), 40.0)])
+def test_a_second_crystal_is_found_with_its_lattice(other):
+    second = np.array([rc for rc in net(other, 3) if np.linalg.norm(rc - CENTRE) > 5])
+    found = leftover_spots(fitted(net(BASIS), second))
+    assert found.share > 0.1
+    assert found.n_spots > 15
+    change = found.basis @ np.linalg.inv(other)
+    assert np.abs(change - np.round(change)).max() < 0.05
+    assert abs(np.linalg.det(change)) == pytest.approx(1, abs=0.05)
+    assert leftover_log_odds(found) > 2
+
+
+def test_the_net_of_a_higher_order_laue_zone_is_no_crystal():
+    ring = net(BASIS, 6, (0.31, 0.18))
+    radius = np.linalg.norm(ring - CENTRE, axis=1)
+    inner = net(BASIS)
+    inner = inner[np.linalg.norm(inner - CENTRE, axis=1) < 60]
+    found = leftover_spots(fitted(inner, ring[(radius > 75) & (radius < 118)]))
+    assert found.share == 0
+    assert found.basis is None
+
+
+def test_every_objection_makes_none_more_probable():
+    assert combine_none(0.1, None) == pytest.approx(0.1)
+    assert combine_none(0.1, None, 3.0) > combine_none(0.1, None, 0.0) > combine_none(0.1, None, -3.0) > 0.1
+    assert combine_none(0.1, 2.0, 3.0) > combine_none(0.1, 2.0) > combine_none(0.1, -2.0)
+    assert combine_none(1.0, -5.0, -5.0) == pytest.approx(1.0)
