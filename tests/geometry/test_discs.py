@@ -154,14 +154,3 @@ def test_without_a_beam_stop_none_is_found():
     light = 30 + 900 / (1 + (np.hypot(row - 128, col - 128) / 30) ** 2)
     frame = np.random.default_rng(4).poisson(light).astype(np.float32)
     assert not find_beam_stop(frame, np.zeros(frame.shape, bool)).any()
-
-
-def test_the_halo_tells_where_the_beam_is_hidden():
-    row, col = grid()
-    beam = np.array([104.0, 140.0])
-    light = 20 + 500 / (1 + (np.hypot(row - beam[0], col - beam[1]) / 40) ** 2)
-    frame = np.where(np.hypot(row - beam[0], col - beam[1]) < 12, 5.0, light)
-    # one diffracted beam outshines all else
-    frame += 20_000 * np.exp(-((row - 170) ** 2 + (col - 190) ** 2) / (2 * 3.0**2))
-    prepared = prepare_image(DiffractionPattern(np.random.default_rng(5).poisson(frame).astype(float)))
-    assert np.linalg.norm(prepared.halo_rc - beam) < 8

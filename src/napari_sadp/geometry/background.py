@@ -31,15 +31,9 @@ from napari_sadp.geometry._masks import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from napari_sadp.pattern import DiffractionPattern
 
 
-#: Side of the tiles in which the diffuse light is looked at, in 128ths of the frame; places along a side where its centre may be.
-_TILE, _GRID = 4, 12
-#: Share of what a halo around the brightest place leaves, below which that place is not its centre.
-_HIDDEN = 0.75
 #: Ratio of signal to noise of a pixel up to which `compressed` is nearly linear.
 _COMPRESSION = 3.0
 
@@ -129,7 +123,6 @@ def prepare_image(pattern: DiffractionPattern, *, window_px: float | None = None
         mask |= stop
         notes.append(f"masked the shadow of a beam stop ({100 * stop.mean():.1f} % of the frame)")
     halo, halo_rc = _radial_halo(data, mask)
-    halo_rc = _halo_centre(data, mask, halo_rc)
     background = halo + local_quantile(data - halo, mask, window, 0.45)
     signal = np.where(mask, np.float32(0), data - background)
     noise = pixel_noise(data, mask)
@@ -223,41 +216,6 @@ def _radial_halo(data: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.nda
     index = radius.astype(np.int32)
     part = radius - index
     return table[index] * (1 - part) + table[index + 1] * part, point
-
-
-def _halo_centre(data: np.ndarray, mask: np.ndarray, bright: np.ndarray | None) -> np.ndarray | None:
-    """Return the centre of the diffuse light (row, col) [px], None where it has none.
-
-    A bright place is the centre to a pixel; but where the beam is hidden it may be a spot, and the light that falls off around
-    another place, in tiles that no spot fills, must do.
-    """
-    block = _TILE * max(1, min(data.shape) // 128)
-    tiles = ndimage.median_filter(fill_holes(block_quantile(data, mask, block, 0.4)), 3, mode="nearest")
-    seen = block_quantile((~mask).astype(np.float32), np.zeros(data.shape, bool), block, 0.4) > 0.5
-    place = (np.argwhere(seen) + 0.5) * block - 0.5
-    light = tiles[seen]
-    if len(light) < 64:
-        return bright
-
-    def left(point: np.ndarray) -> float:
-        """Return what a halo around a point does not explain."""
-        radius = np.hypot(*(place - point).T)
-        return float(np.abs(light - np.interp(radius, *radial_quantile(radius, light, 0.5))).sum())
-
-    best = _best_centre(left, data.shape)
-    least = _HIDDEN * (np.abs(light - np.median(light)).sum() if bright is None else left(bright))
-    return best if left(best) < least else bright
-
-
-def _best_centre(left: Callable[[np.ndarray], float], shape: tuple[int, int]) -> np.ndarray:
-    """Return the place of a coarse grid that leaves least, refined (row, col) [px]."""
-    pitch = min(shape) / _GRID
-    rows, cols = (np.arange(pitch / 2, n, pitch) for n in shape)
-    best = min((np.array([r, c]) for r in rows for c in cols), key=left)
-    for _ in range(4):
-        pitch /= 2
-        best = min((best + pitch * np.array([r, c]) for r in (-1, 0, 1) for c in (-1, 0, 1)), key=left)
-    return best
 
 
 def _bright_points(filled: np.ndarray, mask: np.ndarray, step: int) -> list[np.ndarray]:
