@@ -211,7 +211,40 @@ def table(cases: list[Case], folder: Path) -> str:
         expect = index.get(case.name, index.get(case.name.split("/")[0] + "/", ""))
         verdict = "yes" if not case.wrong else f"**no**: {case.wrong}"
         lines.append(f"| {case.name} | {case.frame} | {place} | {describe(case)} | {expect} | {verdict} |")
-    return "\n".join([*lines, "", NOTES])
+    return "\n".join([*lines, "", NOTES, "", *classes(cases)])
+
+
+#: Class of patterns whose crystal and axis are known: silver along [011], and boron nitride along [0001], which looks like [111].
+KNOWN = {"ag_sped_two_grains.hspy": "D4-0", "hbn_0001.png": "C1-0", "nanobeam_dd020.dm3": "none"}
+
+
+def classes(cases: list[Case]) -> list[str]:
+    """Return what network, exact engine and both together say about the patterns that have a lattice, as lines of Markdown."""
+    from napari_sadp.identify import classify_geometry
+    from napari_sadp.models.predict import load_classifier
+
+    classifier = load_classifier()
+    lines = [
+        "## Network and exact engine",
+        "",
+        "Class by the network alone, by the exact engine alone (shape of the lattice, present and absent nodes), and by both; with its "
+        "probability. *None*: probability that the pattern is of no class, by the whole chain.",
+        "",
+        "| file | frame | known | network | exact engine | both | none |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for case in cases:
+        if isinstance(case.found, PatternRefusedError):
+            continue
+        result = classify_geometry(case.found, classifier)
+        said = [
+            f"{result.scheme.labels[int(np.argmax(p))]} {100 * np.max(p):.0f} %"
+            for p in (result.network, result.lattice_classes.probabilities, result.class_probabilities)
+        ]
+        lines.append(
+            f"| {case.name} | {case.frame} | {KNOWN.get(case.name, '-')} | {' | '.join(said)} | {100 * result.none_of_these:.0f} % |"
+        )
+    return lines
 
 
 NOTES = """\
@@ -271,6 +304,8 @@ def main() -> None:
     parser.add_argument("--table", type=Path, help="write the table here")
     parser.add_argument("--pictures", type=Path, help="draw the frames here")
     args = parser.parse_args()
+    if not args.folder.is_dir():
+        parser.error(f"{args.folder} is no folder")
     cases = run(args.folder)
     text = table(cases, args.folder)
     if args.table:

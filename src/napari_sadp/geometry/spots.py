@@ -27,6 +27,10 @@ _MIN_ROUNDNESS = 0.18
 #: A second or third common scale is tried where it has this share of the votes of the first.
 _RIVAL_VOTES = 0.15
 _STRONG_SNR = 15.0
+#: Radius of the window in which a spot on a slope is fitted, over its size.
+_SLOPE_REACH = 2.5
+#: Change of the background over the size of a spot, in units of its height, from which it is steep.
+_STEEP = 0.06
 #: Largest scale at which what is left of a cluster of hot pixels looks like a spot [px].
 _LARGEST_REMAINS = 1.3
 
@@ -261,6 +265,7 @@ def _measure(prepared: PreparedImage, blobs: np.ndarray, levels: list[Level], nu
     for size in np.unique(own):
         these = (own == size) & ~wide
         rc[these] = _centroids(prepared.signal, prepared.mask, rc[these], float(size))
+        rc[these] = _on_slope(prepared.signal, prepared.mask, rc[these], float(size))
     for i in np.flatnonzero(wide):
         rc[i] = _disc_centre(prepared.signal, prepared.mask, rc[i], own[i])
     total = np.zeros(len(blobs))
@@ -381,6 +386,37 @@ def _centroids(image: np.ndarray, mask: np.ndarray, start: np.ndarray, sigma: fl
         if np.abs(step[~failed]).max(initial=0) < 2e-3:
             break
     return start + shift
+
+
+def _on_slope(image: np.ndarray, mask: np.ndarray, start: np.ndarray, sigma: float) -> np.ndarray:
+    """Return the places of Gaussian spots on a sloping background by least squares (n, 2).
+
+    In the steep light around the direct beam a centroid is pulled towards it; where the light is not steep, nothing is changed.
+    """
+    if not len(start):
+        return start
+    patch = _Patches(image, mask, start, _SLOPE_REACH * sigma + 1)
+    n = len(start)
+    value, live = patch.values.reshape(n, -1).astype(float), patch.live.reshape(n, -1)
+    shift, height = np.zeros_like(start), np.zeros(n)
+    for _ in range(4):
+        dr = np.broadcast_to((patch.dr - shift[:, :1])[:, :, None], patch.values.shape).reshape(n, -1)
+        dc = np.broadcast_to((patch.dc - shift[:, 1:])[:, None, :], patch.values.shape).reshape(n, -1)
+        spot = np.exp(-0.5 * (dr**2 + dc**2) / sigma**2)
+        weight = live * (dr**2 + dc**2 <= (_SLOPE_REACH * sigma) ** 2)
+        # derivatives by the position are what a shift leaves
+        parts = np.stack([spot, spot * dr / sigma**2, spot * dc / sigma**2, np.ones_like(dr), dr, dc], axis=2)
+        normal = np.einsum("nki,nk,nkj->nij", parts, weight, parts, optimize=True)
+        normal += 1e-6 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(6) + 1e-12 * np.eye(6)
+        right = np.einsum("nki,nk->ni", parts, weight * value, optimize=True)
+        found = np.linalg.solve(normal, right[..., None])[..., 0]
+        height = found[:, 0]
+        step = found[:, 1:3] / np.where(height > 0, height, 1.0)[:, None]
+        shift = shift + np.where((height > 0)[:, None], np.clip(step, -0.3 * sigma, 0.3 * sigma), 0.0)
+    # on flat ground the centroid is the better one: it leaves fewer things open
+    steep = np.hypot(*found[:, 4:].T) * sigma > _STEEP * np.maximum(height, 0)
+    good = steep & (height > 0) & (np.hypot(*shift.T) <= 0.7 * sigma)
+    return np.where(good[:, None], start + shift, start)
 
 
 def _disc_centre(image: np.ndarray, mask: np.ndarray, start: np.ndarray, sigma: float) -> np.ndarray:
