@@ -215,6 +215,7 @@ def test_wrong_usage_is_status_2(arguments, capsys):
         (["--pixel-size", "-1"], "--pixel-size is -1"),
         (["--device", "abacus"], "device is 'abacus'"),
         (["--min-snr", "0"], "min_snr"),
+        (["--faintest", "0.9"], "faintest"),
         (["--picture", "/nowhere/at/all.png"], "--picture"),
         (["--picture", "result.xyz"], "expected a file name ending in .png"),
     ],

@@ -312,3 +312,20 @@ def test_the_outlier_score_of_the_weights_reaches_the_answer(classifier):
         found = identify_pattern(pattern, replace(classifier, outliers=score))
         assert low <= found.none_of_these <= high
         assert found.class_probabilities == pytest.approx(plain.class_probabilities)
+
+
+def test_spots_below_a_share_of_the_strongest_do_not_count_on_request(classifier):
+    """Caesium chloride without its superlattice looks body-centred: the net of [011] is half as dense."""
+    pattern = simulated_sample("CsCl", 221, (0, 1, 1), seed=3)
+    whole = identify_pattern(pattern, classifier)
+    strong = identify_pattern(pattern, classifier, faintest=0.28)
+    assert np.linalg.norm(strong.lattice.g1_px) == pytest.approx(
+        np.sqrt(2) * np.linalg.norm(whole.lattice.g1_px), rel=0.01
+    )
+    assert whole.lattice.ratio == pytest.approx(np.sqrt(2), rel=0.01)
+    assert strong.lattice.ratio == pytest.approx(np.sqrt(2), rel=0.01)
+    assert any("fainter than 28 %" in note for note in strong.notes)
+    same = identify_pattern(pattern, classifier, faintest=1e-6)
+    assert same.best_class == whole.best_class
+    with pytest.raises(ValueError, match="faintest is 0.8"):
+        identify_pattern(pattern, classifier, faintest=0.8)
