@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sadp.geometry.lattice import MIN_SPOTS, SYSTEMATIC_ERROR
-from napari_sadp.geometry.nodes import OUTLIER_SHARE, OUTLIER_WIDTH, PROFILE_ERROR, NodeMap
-from napari_sadp.geometry.nodes import _presence as presence_probability
-from napari_sadp.geometry.nodes import _strongest as strongest_at
+from napari_sadp.geometry.nodes import (
+    OUTLIER_SHARE,
+    OUTLIER_WIDTH,
+    PROFILE_ERROR,
+    NodeMap,
+    presence_probability,
+    strongest_at,
+)
 from napari_sadp.geometry.results import SpotLattice, SpotList
 from napari_sadp.labels.lattice2d import gauss_reduce, gram, planar_basis, span
 from napari_sadp.labels.scheme import disc_nodes

@@ -12,21 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sadp.errors import PatternRefusedError
+from napari_sadp.geometry._checks import doubts, require_likeness, require_zone, with_mask, with_weak_spots
 from napari_sadp.geometry._search import grow, one_spot_per_node, reduce_basis, weights
-from napari_sadp.geometry.analyse import (
-    PatternGeometry,
-    _doubts,
-    _require_likeness,
-    _require_zone,
-    _with_mask,
-    _with_weak_spots,
-    analyse_pattern,
-)
+from napari_sadp.geometry.analyse import PatternGeometry, analyse_pattern
 from napari_sadp.geometry.background import prepare_image
 from napari_sadp.geometry.center import find_direct_beam
 from napari_sadp.geometry.lattice import SYSTEMATIC_ERROR, fit_lattice, move_origin, refit
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
-from napari_sadp.geometry.spots import _centroids, find_spots, integrate_spots
+from napari_sadp.geometry.spots import find_spots, integrate_spots, spot_centroids
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.background import PreparedImage
@@ -129,7 +122,7 @@ def analyse_edited(
         )
         return replace(found, notes=(*found.notes, *_what_was_given(edits)))
     if edits.mask is not None:
-        pattern = _with_mask(pattern, edits.mask)
+        pattern = with_mask(pattern, edits.mask)
     given = None if edits.beam_rc is None else DirectBeam(edits.beam_rc, 1.0, "given")
     prepared = prepare_image(pattern)
     spots = (
@@ -149,17 +142,17 @@ def analyse_edited(
             beam = given or find_direct_beam(
                 pattern, spots, method="lattice", lattice=lattice, prepared=prepared
             )
-            lattice = _with_weak_spots(prepared, move_origin(lattice, beam.rc))
-            _require_zone(prepared, lattice, beam)
+            lattice = with_weak_spots(prepared, move_origin(lattice, beam.rc))
+            require_zone(prepared, lattice, beam)
     except PatternRefusedError as error:
         beam = beam or find_direct_beam(pattern, spots, prepared=prepared)
         raise PatternRefusedError(error.reason, error.detail, beam=beam, spots=spots) from error
     if given is None:
         beam = DirectBeam(lattice.beam_rc.copy(), beam.score, beam.method)
-    notes = (*pattern.notes, *prepared.notes, *_doubts(lattice), *_what_was_given(edits))
+    notes = (*pattern.notes, *prepared.notes, *doubts(lattice), *_what_was_given(edits))
     found = PatternGeometry(pattern, beam, spots, lattice, prepared, notes)
     if edits.basis_px is None:
-        _require_likeness(found)
+        require_likeness(found)
     return found
 
 
@@ -237,7 +230,7 @@ def measure_spots(prepared: PreparedImage, spots: SpotList) -> SpotList:
     shape, sigma = np.array(prepared.mask.shape), spots.sigma_px
     rc, intensity, snr = spots.rc.copy(), spots.intensity.copy(), spots.snr.copy()
     placed = np.clip(rc[new], 0, shape - 1)
-    rc[new] = np.clip(_centroids(prepared.signal, prepared.mask, placed, sigma), 0, shape - 1)
+    rc[new] = np.clip(spot_centroids(prepared.signal, prepared.mask, placed, sigma), 0, shape - 1)
     pixel = np.round(rc[new]).astype(int)
     # intensity of a Gaussian spot whose matched filter answers with the noise
     one = 2 * np.sqrt(np.pi) * sigma * np.maximum(prepared.noise[pixel[:, 0], pixel[:, 1]], 1e-12)

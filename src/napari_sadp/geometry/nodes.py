@@ -111,8 +111,8 @@ def measure_nodes(geometry: PatternGeometry) -> NodeMap:
     sigma = np.hypot(sigma, PROFILE_ERROR * np.clip(intensity, 0, None))
     found = np.zeros(len(rc), bool)
     found[seen[seen >= 0]] = True
-    limit = _strongest(np.linalg.norm(rc - lattice.beam_rc, axis=1), intensity, sigma, known)
-    presence = np.where(known, _presence(intensity, sigma, limit), 0.5)
+    limit = strongest_at(np.linalg.norm(rc - lattice.beam_rc, axis=1), intensity, sigma, known)
+    presence = np.where(known, presence_probability(intensity, sigma, limit), 0.5)
     # a saturated spot has no intensity, but is there
     presence[found] = np.maximum(presence[found], 0.95)
     faint = (limit < _MIN_REACH_SNR * sigma) & (presence < 0.9)
@@ -240,13 +240,27 @@ def _texture(
     return float(np.clip(1.4826 * np.median(np.abs(below)), 1.0, 20.0))
 
 
-def _strongest(
+def strongest_at(
     distance: np.ndarray, intensity: np.ndarray, sigma: np.ndarray, known: np.ndarray
 ) -> np.ndarray:
-    """Return the intensity that the strongest spots reach at each distance from the beam (n,).
+    """Return the intensity that the strongest spots reach at each distance from the beam.
 
     The upper envelope of ln I against the square of the distance is a straight line for a Gaussian fall (Debye-Waller
     factor, form factors); it never rises outwards.
+
+    Parameters
+    ----------
+    distance : (n,) ndarray of float
+        Of nodes from the direct beam, in any unit.
+    intensity, sigma : (n,) ndarray of float
+        Intensities and their uncertainties [counts].
+    known : (n,) ndarray of bool
+        Which of these mean anything.
+
+    Returns
+    -------
+    (n,) ndarray of float64
+        Above 0 [counts].
     """
     clear = known & (intensity > 5 * sigma)
     if np.count_nonzero(clear) < 4:
@@ -263,8 +277,21 @@ def _strongest(
     return np.exp(limit)
 
 
-def _presence(intensity: np.ndarray, sigma: np.ndarray, limit: np.ndarray) -> np.ndarray:
-    """Return P(spot) (n,) for equal prior odds; see the module."""
+def presence_probability(intensity: np.ndarray, sigma: np.ndarray, limit: np.ndarray) -> np.ndarray:
+    """Return the probability of a spot for equal prior odds; see the module.
+
+    Parameters
+    ----------
+    intensity, sigma : (n,) ndarray of float
+        Measured intensities and their uncertainties [counts].
+    limit : (n,) ndarray of float
+        What the strongest spots reach there, see `strongest_at` [counts].
+
+    Returns
+    -------
+    (n,) ndarray of float64
+        0 to 1.
+    """
     score = intensity / sigma
     absent = (1 - OUTLIER_SHARE) * np.exp(-0.5 * score**2)
     absent += OUTLIER_SHARE / OUTLIER_WIDTH * np.exp(-0.5 * (score / OUTLIER_WIDTH) ** 2)

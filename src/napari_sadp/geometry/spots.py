@@ -264,7 +264,7 @@ def _measure(prepared: PreparedImage, blobs: np.ndarray, levels: list[Level], nu
     wide = _are_discs(rc, numbers, levels)
     for size in np.unique(own):
         these = (own == size) & ~wide
-        rc[these] = _centroids(prepared.signal, prepared.mask, rc[these], float(size))
+        rc[these] = spot_centroids(prepared.signal, prepared.mask, rc[these], float(size))
         rc[these] = _on_slope(prepared.signal, prepared.mask, rc[these], float(size))
     for i in np.flatnonzero(wide):
         rc[i] = _disc_centre(prepared.signal, prepared.mask, rc[i], own[i])
@@ -359,8 +359,25 @@ def _window(
     )
 
 
-def _centroids(image: np.ndarray, mask: np.ndarray, start: np.ndarray, sigma: float) -> np.ndarray:
-    """Return the fixed points of Gaussian-weighted centroids, which are unbiased for symmetric spots (n, 2)."""
+def spot_centroids(image: np.ndarray, mask: np.ndarray, start: np.ndarray, sigma: float) -> np.ndarray:
+    """Return the fixed points of Gaussian-weighted centroids, which are unbiased for symmetric spots.
+
+    Parameters
+    ----------
+    image : (n_rows, n_cols) ndarray of float
+        Signal above the background.
+    mask : (n_rows, n_cols) ndarray of bool
+        True where it means nothing.
+    start : (n, 2) ndarray of float
+        About where the spots are (row, col) [px].
+    sigma : float
+        Their standard deviation [px].
+
+    Returns
+    -------
+    (n, 2) ndarray of float64
+        Positions [px]; the start where no centroid is near it.
+    """
     if not len(start):
         return start
     drift = sigma + 1
@@ -435,7 +452,24 @@ def _disc_centre(image: np.ndarray, mask: np.ndarray, start: np.ndarray, sigma: 
 
 
 def integrate_spots(image: np.ndarray, mask: np.ndarray, rc: np.ndarray, sigma: float) -> np.ndarray:
-    """Return the sums over 2.5 sigma above the median of the ring around it (n,)."""
+    """Return the sums over 2.5 standard deviations above a low quantile of the ring around.
+
+    Parameters
+    ----------
+    image : (n_rows, n_cols) ndarray of float
+        Signal above the background.
+    mask : (n_rows, n_cols) ndarray of bool
+        True where it means nothing.
+    rc : (n, 2) ndarray of float
+        Positions (row, col) [px].
+    sigma : float
+        Standard deviation of the spots [px].
+
+    Returns
+    -------
+    (n,) ndarray of float64
+        Integrated intensities [counts].
+    """
     patch = _Patches(image, mask, rc, 4 * sigma)
     distance = patch.distance() / sigma
     floor = _quantile_where(patch.values, (distance > 2.75) & (distance <= 4) & patch.live, 0.4)
