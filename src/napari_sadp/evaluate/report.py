@@ -12,7 +12,7 @@ from napari_sadp.evaluate.frames import CONDITIONS, VISIBLE
 from napari_sadp.evaluate.metrics import confusion_matrix, detection_auroc, share_of_hits, shares_by
 from napari_sadp.evaluate.pictures import plot_calibration, plot_confusion, plot_sweeps
 from napari_sadp.evaluate.rows import Row, column, write_table
-from napari_sadp.evaluate.run import N_COMBINED, REFUSED, Evaluation
+from napari_sadp.evaluate.run import N_COMBINED, NONE, REFUSED, Evaluation
 from napari_sadp.labels.spacegroups import zone_name
 from napari_sadp.models.calibrate import calibration_error
 
@@ -165,11 +165,11 @@ def _aligned(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
 
 
 def _conditions(found: Evaluation) -> list[tuple[str, np.ndarray, list[Row]]]:
-    """Return name, frames used, and rows of every condition."""
+    """Return name, frames used, and rows of every condition; of frames in which the lattice of some class can be seen."""
     rows = found.rows.get("frames", [])
     result = []
     for condition in CONDITIONS:
-        some = [row for row in rows if row["condition"] == condition.name]
+        some = [row for row in rows if row["condition"] == condition.name and row["visible"] != NONE]
         if some:
             result.append((condition.name, column(some, "found") != REFUSED, some))
     return result
@@ -184,12 +184,13 @@ def _frames(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
         "lengths, rotations and crops of its data set; the others: imperfections of that strength, *Bloch 20 nm* mild ones on multiple "
         "scattering. Shares are of the frames that are used, in the last column of all. Where noise is low the chain sees spots below the "
         "threshold of *visible*, and its answer is rather the class by symmetry; *above 0.2 %*: it is told to leave them out "
-        "(`--faintest 0.002`).",
+        "(`--faintest 0.002`). Frames in which no lattice of a class can be seen, whatever one does, are left out: of how many each line is.",
         "",
         "| frames | used | visible class, above 0.2 % | visible class, all spots | by the network alone | by the lattice alone | "
         "class by symmetry | either | visible is symmetry | visible class, above 0.2 %, refusals count as wrong |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
+    made = {name: sum(row["condition"] == name for row in rows) for name, _, _ in _conditions(found)}
     for name, used, some in _conditions(found):
         agree = column(some, "visible") == column(some, "symmetry")
         kept = [row for row, use in zip(some, used, strict=True) if use]
@@ -200,10 +201,10 @@ def _frames(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
         symmetry = str(_shares(kept, _hits(kept, "symmetry"))) if kept else "-"
         either = str(_shares(kept, _hits(kept, "visible") | _hits(kept, "symmetry"))) if kept else "-"
         lines.append(
-            f"| {name}, {len(some)} | {100 * used.mean():.1f} % | {' | '.join(cells)} | {symmetry} | {either} | "
+            f"| {name}, {len(some)} of {made[name]} | {100 * used.mean():.1f} % | {' | '.join(cells)} | {symmetry} | {either} | "
             f"{100 * agree.mean():.1f} % | {_shares(some, _hits(some, 'visible', 'above'))} |"
         )
-    refused = [row for row in rows if row["found"] == REFUSED]
+    refused = [row for row in rows if row["found"] == REFUSED and row["visible"] != NONE]
     reasons = {
         reason: sum(row["reason"] == reason for row in refused)
         for reason in sorted({r["reason"] for r in refused})
@@ -225,7 +226,13 @@ def _sweeps(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
     table = []
     for name in dict.fromkeys(row["varied"] for row in rows):
         for value in dict.fromkeys(row["value"] for row in rows if row["varied"] == name):
-            some = [row for row in rows if row["varied"] == name and row["value"] == value]
+            some = [
+                row
+                for row in rows
+                if row["varied"] == name and row["value"] == value and row["visible"] != NONE
+            ]
+            if not some:
+                continue
             used = column(some, "found") != REFUSED
             kept = [row for row, use in zip(some, used, strict=True) if use]
             right = (
@@ -250,7 +257,8 @@ def _sweeps(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
     return [
         "## What matters",
         "",
-        "Mild frames in which one thing at a time is varied; the same crystals and axes at every value. "
+        "Mild frames in which one thing at a time is varied; the same crystals and axes at every value, of which those count that show "
+        "the lattice of a class. "
         "Numbers: [sweeps.csv](sweeps.csv).",
         "",
         "![Accuracy against what is varied](sweeps.png)",
@@ -285,8 +293,8 @@ def _foreign(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
     lines = [
         "## None of these",
         "",
-        "Area under the curve of detection (AUROC) by the probability of *none of these*; a refusal counts as 1. Inside: mild frames of "
-        f"the scheme, of which {sum(row['found'] == REFUSED for row in inside)} of {len(inside)} are refused. "
+        "Area under the curve of detection (AUROC) by the probability of *none of these*; a refusal counts as 1. Inside: mild frames that "
+        f"show the lattice of a class, of which {sum(row['found'] == REFUSED for row in inside)} of {len(inside)} are refused. "
         + ("The weights have an outlier score." if has_score else "The weights have no outlier score."),
         "",
         "| outside | frames | refused | AUROC | by the lattice alone | called a class with more than 90 % |",
