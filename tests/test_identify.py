@@ -327,5 +327,5 @@ def test_spots_below_a_share_of_the_strongest_do_not_count_on_request(classifier
     assert any("fainter than 28 %" in note for note in strong.notes)
     same = identify_pattern(pattern, classifier, faintest=1e-6)
     assert same.best_class == whole.best_class
-    with pytest.raises(ValueError, match="faintest is 0.8"):
+    with pytest.raises(ValueError, match=r"faintest is 0\.8"):
         identify_pattern(pattern, classifier, faintest=0.8)
