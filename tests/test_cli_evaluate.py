@@ -89,7 +89,13 @@ def test_the_report_counts_right(tmp_path, weights_file):
     classifier = load_classifier(weights_file, "cpu")
     found = Evaluation(EvaluationConfig(), classifier, ())
     answers = [3] * 6 + [4] * 2 + [REFUSED] * 2
-    found.rows["frames"] = [frame_row(i, answer, 3) for i, answer in enumerate(answers)]
+    above = {"above": 3, "confidence_above": 0.9}
+    found.rows["frames"] = [frame_row(i, answer, 3) | above for i, answer in enumerate(answers)]
+    # refused with or without faint spots
+    for row in found.rows["frames"][-2:]:
+        row |= {"above": REFUSED, "confidence_above": 0.0}
+    # nothing can be seen in this one: it does not count
+    found.rows["frames"].append(frame_row(10, 5, NONE) | above)
     found.rows["groups"] = [
         {"structure": f"s{i}", "group": 225, "tried": 3, "group_1": 225 if i < 3 else 221, "stated_1": 0.5,
          "group_2": REFUSED, "stated_2": 0.0, "group_3": REFUSED, "stated_3": 0.0}
@@ -101,8 +107,11 @@ def test_the_report_counts_right(tmp_path, weights_file):
     ]
     found.rows["foreign"] = inside + outside
     text = write_report(found, tmp_path).read_text()
-    assert "| mild, 10 | 80.0 % | 75.0 % (" in text  # 6 of 8 that are used
-    assert "60.0 % (" in text  # 6 of all 10
+    line = next(line for line in text.splitlines() if line.startswith("| mild, 10 of 11 | 80.0 % |"))
+    cells = [cell.strip().split(" (")[0] for cell in line.split("|")]
+    assert cells[3] == "100.0 %"  # 8 of 8 that are used, faint spots left out
+    assert cells[4] == "75.0 %"  # 6 of these, with all spots
+    assert cells[10] == "80.0 %"  # 8 of all 10
     assert "Refused: rings 2." in text
     assert "| 1 | 4 | 75.0 % (" in text
     assert "50.0 % | 55.0 % |" in text  # stated, ceiling
