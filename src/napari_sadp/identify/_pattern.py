@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 UNREADABLE = "unreadable"
 #: Network and nodes look at the same spots, so that their evidence is not independent and must not count twice: a geometric
 #: pool. The exponents are small ones whose log loss is within 0.01 of the best on simulated images of structures that the
-#: network did not train on (as benchmarks/class_pool.py weighs them; 497 images: network alone 0.50, nodes alone 0.59, pooled 0.50).
+#: network did not train on (benchmarks/class_pool.py; 200 images: network alone 0.28, nodes alone 0.39, pooled 0.28, best 0.27).
 NETWORK_WEIGHT = 0.7
 NODE_WEIGHT = 0.2
 #: How much of the ln odds of the network's outlier score counts: it was fitted on drawn images, and those of whole frames differ a
-#: little. On simulated frames of training structures (benchmarks/none_pool.py; 163 frames: mean log loss of *none* 1.01 by the lattice
-#: alone, 0.73 with the score).
+#: little. On simulated frames of training structures (benchmarks/none_pool.py --patterns 100; 176 frames) the mean log loss of *none*
+#: is 0.29 to 0.30 from no weight to all of it: the spots left over say most of it. It counts half, for what leaves no spots over.
 OUTLIER_WEIGHT = 0.5
 #: ln odds of two crystals, for the share of the amplitude that lies on no node, and for a lattice of their own with fewer false
-#: alarms than `_OWN_LATTICE`. Frequencies among simulated frames of training structures (benchmarks/none_pool.py).
+#: alarms than `OWN_LATTICE`. Frequencies among simulated frames of training structures (benchmarks/none_pool.py).
 LEFTOVER_LOG_ODDS: tuple[tuple[float, ...], tuple[float, ...]] = (
     (0.0, 0.02, 0.1, 0.3),
     (-1.7, 0.0, 1.2, 2.0),
 )
 SECOND_LATTICE_LOG_ODDS = 4.0
-_OWN_LATTICE = -2.0
+OWN_LATTICE = -2.0
 
 
 def pool_classes(network: np.ndarray, by_lattice: LatticeClasses) -> np.ndarray | None:
@@ -81,7 +81,7 @@ def leftover_log_odds(leftover: Leftover) -> float:
     float
         ln of P(such spots | two crystals) over P(such spots | one).
     """
-    if leftover.log_nfa < _OWN_LATTICE:
+    if leftover.log_nfa < OWN_LATTICE:
         return SECOND_LATTICE_LOG_ODDS
     return float(np.interp(leftover.share, *LEFTOVER_LOG_ODDS))
 
