@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from geometry import CLEAR, FAINT, STRENGTHS, draw_settings, visibility
+from geometry import CLEAR, FAINT, STRENGTHS, draw_settings
 
 from napari_sadp._atomic import atomic_write
 from napari_sadp.dataset.crystals import choose_crystals
@@ -31,7 +31,7 @@ from napari_sadp.labels.lattice2d import gauss_reduce, planar_basis
 from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.labels.visible import visible_pattern
 from napari_sadp.pattern import DiffractionPattern
-from napari_sadp.simulation.imperfections import simulate_imperfect
+from napari_sadp.simulation.imperfections import simulate_imperfect, spot_visibility
 
 #: Training images of each conversion, by what differs from the package's stream. A standard deviation of many turns is any angle.
 STREAMS = {
@@ -54,7 +54,7 @@ REAL = (("ag_sped_two_grains.hspy", "D4-0"), ("hbn_0001.png", "C1-0"))
 
 def visible_class(case, scheme):
     """Return the class of what can be seen, None where that depends on the faintest spots."""
-    spots, snr = case.spots, visibility(case)
+    spots, snr = case.spots, spot_visibility(case)
     plane = gauss_reduce(planar_basis(spots.zone), np.eye(3, dtype=int))
     in_zone = spots.hkl @ np.array(spots.zone) == 0
     nodes = np.rint(spots.hkl @ np.linalg.pinv(plane.astype(float))).astype(int)

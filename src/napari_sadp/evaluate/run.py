@@ -11,6 +11,7 @@ import numpy as np
 from napari_sadp import __version__
 from napari_sadp._validate import check_option, check_range
 from napari_sadp.ensemble.ceilings import ceiling
+from napari_sadp.errors import PatternRefusedError
 from napari_sadp.evaluate.aligned import EVALUATION_SEED, aligned_rows
 from napari_sadp.evaluate.foreign import FOREIGN_KINDS, foreign_frame
 from napari_sadp.evaluate.frames import CONDITIONS, SWEEPS, VISIBLE, Condition, acquire
@@ -18,7 +19,13 @@ from napari_sadp.evaluate.rows import Row, RowStore
 from napari_sadp.evaluate.structures import HeldOut, held_out_structures
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.faint import without_faint
-from napari_sadp.identify import NONE_LABEL, classify_geometry, combine_results, identify_pattern
+from napari_sadp.identify import (
+    NONE_LABEL,
+    classify_geometry,
+    combine_results,
+    identify_pattern,
+    refused_result,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -267,11 +274,13 @@ def answer_of(result: PatternResult) -> Row:
 
 def _with_and_without_faint(frame: DiffractionPattern, classifier: Classifier) -> tuple[PatternResult, Row]:
     """Return what the chain finds in a frame, and the answer where spots fainter than *visible* do not count."""
-    result = identify_pattern(frame, classifier)
-    if not result.used:
+    try:
+        geometry = analyse_pattern(frame)
+    except PatternRefusedError as refusal:
+        result = refused_result(frame, refusal, classifier.scheme)
         return result, answer_of(result)
-    geometry = without_faint(analyse_pattern(frame), VISIBLE)
-    return result, answer_of(classify_geometry(geometry, classifier))
+    result = classify_geometry(geometry, classifier)
+    return result, answer_of(classify_geometry(without_faint(geometry, VISIBLE), classifier))
 
 
 def _frames(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:

@@ -148,13 +148,15 @@ def find_beam_stop(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
     noise = block_quantile(pixel_noise(data, mask), mask, block, 0.5)
     noise = np.where(np.isfinite(noise), noise, np.nanmedian(noise)) / block
     levels = np.unique(small)
-    if len(levels) <= 256:  # a camera of few grey levels: a shadow is deeper than one of them
-        noise = np.maximum(noise, 0.5 * np.median(np.diff(levels))) if len(levels) > 1 else noise
+    if 1 < len(levels) <= 256:  # a camera of few grey levels: a shadow is deeper than one of them
+        noise = np.maximum(noise, 0.5 * np.median(np.diff(levels)))
     usual = _usual_of_circle(calm)
     expected = np.maximum(closed, usual)
     share = (small - dark) / np.maximum(expected - dark, 1e-30)
     # where there is no light to lose, no shadow can be seen; one may end there
     outskirts = usual - dark < np.maximum(5 * noise, _DIM * (usual.max() - dark))
+    # a stop takes away light that matters
+    least_loss = 0.05 * (np.percentile(small, 99.5) - dark)
     keep = np.zeros(small.shape, bool)
     for depth in _DEPTHS:
         lost = (closed - calm > (1 - depth) * (closed - dark)) & (closed - calm > 4 * noise)
@@ -164,10 +166,7 @@ def find_beam_stop(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
             if not 0.002 * lost.size <= region.area <= 0.3 * lost.size:
                 continue
             here = labels == region.label
-            if not _is_shadow(here, share):
-                continue
-            # it takes away light that matters
-            if np.max((expected - small)[here]) <= 0.05 * (np.percentile(small, 99.5) - dark):
+            if not _is_shadow(here, share) or np.max((expected - small)[here]) <= least_loss:
                 continue
             r0, c0, r1, c1 = region.bbox
             ends = r0 == 0 or c0 == 0 or r1 == lost.shape[0] or c1 == lost.shape[1]

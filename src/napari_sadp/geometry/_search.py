@@ -72,6 +72,19 @@ def reduce_basis(basis: np.ndarray) -> np.ndarray:
     return np.array([a, b]) + 0.0
 
 
+def finer_lattices(basis: np.ndarray, max_index: int) -> list[tuple[int, np.ndarray]]:
+    """Return (index, basis) of all lattices that contain a lattice with index 2 to `max_index`."""
+    found = []
+    for index in range(2, max_index + 1):
+        for a in (d for d in range(1, index + 1) if index % d == 0):
+            for b in range(index // a):
+                # Hermite normal forms: each sublattice of the finer lattice once
+                found.append(
+                    (index, np.linalg.inv(np.array([[a, b], [0, index // a]]).T.astype(float)) @ basis)
+                )
+    return found
+
+
 def search(spots: SpotList) -> Fit | None:
     """Return the lattice with the smallest number of false alarms, None if there is no candidate."""
     strong = np.argsort(-spots.snr, kind="stable")[:_SEARCH_SPOTS]

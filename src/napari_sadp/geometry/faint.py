@@ -39,10 +39,12 @@ def without_faint(found: PatternGeometry, faintest: float) -> PatternGeometry:
         If `faintest` is out of range.
     """
     check_range("faintest", faintest, 0.0, 0.5)
+    if faintest == 0:
+        return found
     nodes, lattice = found.nodes, found.lattice
     shown = nodes.present & (np.isfinite(nodes.intensity) | (nodes.presence >= 0.9))
     known = shown & np.isfinite(nodes.intensity)
-    if faintest == 0 or not known.any():
+    if not known.any():
         return found
     least = faintest * float(nodes.intensity[known].max())
     # a saturated spot has no intensity, but is not faint

@@ -19,6 +19,7 @@ from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry._search import (
     CERTAIN_LOG_NFA,
     Fit,
+    finer_lattices,
     grow,
     judge,
     least_squares,
@@ -156,12 +157,8 @@ def refit(lattice: SpotLattice, basis: np.ndarray) -> SpotLattice | None:
     SpotLattice or None
         None where the spots do not fix it.
     """
-    spots = lattice.spots
-    fit = judge(spots.rc, weights(spots), lattice.beam_rc, reduce_basis(basis))
-    if fit is None or np.count_nonzero(fit.inlier) < np.count_nonzero(lattice.indexed):
-        return None
-    beam = DirectBeam(lattice.beam_rc, 1.0, "lattice")
-    return replace(_result(spots, fit, beam), log_nfa=lattice.log_nfa)
+    found = refit_spots(lattice, np.ones(len(lattice.spots), bool), basis)
+    return None if found is None or found.n_spots < lattice.n_spots else found
 
 
 def refit_spots(lattice: SpotLattice, keep: np.ndarray, basis: np.ndarray) -> SpotLattice | None:
@@ -256,7 +253,7 @@ def _refine_index(spots: SpotList, fit: Fit, inner: np.ndarray) -> Fit:
         miss = np.linalg.norm(spots.rc - fit.origin - fit.nodes @ fit.basis, axis=1)
         tolerance = float(np.clip(3 * np.sqrt(np.mean(miss[fit.inlier] ** 2)), 0.7, fit.tolerance + 0.2))
         best, best_log = None, -4.0
-        finer_ones = _finer_lattices(fit.basis)
+        finer_ones = finer_lattices(fit.basis, _MAX_INDEX)
         for index, finer in finer_ones:
             if np.linalg.norm(reduce_basis(finer)[0]) < max(3 * spots.sigma_px, 4.0):
                 continue
@@ -407,19 +404,6 @@ def _coset_verdict(
     if share < 0.5 or count < 4 or unpaired < 0.7 * outside:
         return None
     return float(share), inlier & (number == main)
-
-
-def _finer_lattices(basis: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """Return (index, basis) of all lattices that contain a lattice with index 2 to `_MAX_INDEX`."""
-    found = []
-    for index in range(2, _MAX_INDEX + 1):
-        for a in (d for d in range(1, index + 1) if index % d == 0):
-            for b in range(index // a):
-                # Hermite normal forms: each sublattice of the finer lattice once
-                found.append(
-                    (index, np.linalg.inv(np.array([[a, b], [0, index // a]]).T.astype(float)) @ basis)
-                )
-    return found
 
 
 def _explained(spots: SpotList, inlier: np.ndarray) -> float:

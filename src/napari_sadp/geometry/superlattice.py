@@ -11,18 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sadp.geometry._meter import MIN_LIVE, SpotMeter, nodes_in_view
-from napari_sadp.geometry._search import reduce_basis
+from napari_sadp.geometry._search import finer_lattices, reduce_basis
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.background import PreparedImage
     from napari_sadp.geometry.results import SpotLattice
 
-#: Lattices that hold another with index 2 or 3, as (index, rows in terms of its vectors times the index).
-_FINER: tuple[tuple[int, tuple[tuple[int, int], tuple[int, int]]], ...] = tuple(
-    (index, rows)
-    for index in (2, 3)
-    for rows in (*(((1, k), (0, index)) for k in range(index)), ((index, 0), (0, 1)))
-)
+#: Largest index of a lattice in the finer one, in one step.
+_MAX_INDEX = 3
 #: Shortest vector over the size of a spot: closer ones run into each other.
 _LEAST_GAP = 2.0
 #: Signal to noise ratio of both spots of a pair together, and of each.
@@ -61,8 +57,8 @@ def finer_basis(prepared: PreparedImage, lattice: SpotLattice, reach_px: float) 
     found = None
     for _ in range(3):
         best, most = None, 0.0
-        for index, rows in _FINER:
-            finer = reduce_basis(np.array(rows, float) / index @ basis)
+        for _, finer in finer_lattices(basis, _MAX_INDEX):
+            finer = reduce_basis(finer)
             if np.linalg.norm(finer[0]) < max(_LEAST_GAP * lattice.spots.sigma_px, 4.0):
                 continue
             indices = _added_nodes(prepared, lattice, basis, finer, reach_px)

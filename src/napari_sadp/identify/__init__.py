@@ -18,6 +18,7 @@ from napari_sadp.identify._pattern import (
     classify_geometry,
     identify_pattern,
     pool_classes,
+    refused_result,
     unreadable_result,
 )
 from napari_sadp.identify._results import NONE_LABEL, Identification, PatternResult, zone_text
@@ -34,6 +35,7 @@ __all__ = [
     "identify_pattern",
     "identify_patterns",
     "pool_classes",
+    "refused_result",
     "stage_angle",
     "unreadable_result",
     "zone_text",

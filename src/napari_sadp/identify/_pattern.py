@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -173,16 +174,40 @@ def identify_pattern(
             pattern, Edits(beam_rc=beam_rc, mask=mask) if edits is None else edits, min_snr=min_snr
         )
     except PatternRefusedError as refusal:
-        return PatternResult(
-            pattern,
-            classifier.scheme,
-            reason=refusal.reason,
-            detail=refusal.detail,
-            beam=refusal.beam,
-            spots=refusal.spots,
-            notes=pattern.notes,
-        )
-    return classify_geometry(without_faint(geometry, faintest) if faintest else geometry, classifier)
+        return refused_result(pattern, refusal, classifier.scheme)
+    result = classify_geometry(without_faint(geometry, faintest), classifier)
+    # as it was given: the mask of the user is part of the geometry
+    return replace(result, pattern=pattern)
+
+
+def refused_result(
+    pattern: DiffractionPattern, refusal: PatternRefusedError, scheme: PatternScheme
+) -> PatternResult:
+    """Return the result of a pattern that the geometry refuses.
+
+    Parameters
+    ----------
+    pattern : DiffractionPattern
+        The pattern.
+    refusal : PatternRefusedError
+        Why, and what was found until then.
+    scheme : PatternScheme
+        The classes.
+
+    Returns
+    -------
+    PatternResult
+        Refused.
+    """
+    return PatternResult(
+        pattern,
+        scheme,
+        reason=refusal.reason,
+        detail=refusal.detail,
+        beam=refusal.beam,
+        spots=refusal.spots,
+        notes=pattern.notes,
+    )
 
 
 def classify_geometry(geometry: PatternGeometry, classifier: Classifier) -> PatternResult:
