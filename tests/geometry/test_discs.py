@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_sadp.geometry._local import pixel_noise
 from napari_sadp.geometry._masks import find_beam_stop
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.background import compressed, prepare_image
@@ -144,7 +145,8 @@ def stopped(shape_of_stop):
 @pytest.mark.parametrize("shape", ["arm", "arm that ends in the dark", "pointer", "head"])
 def test_the_shadow_of_a_beam_stop_is_found(shape):
     frame, shade = stopped(shape)
-    mask = find_beam_stop(frame, np.zeros(frame.shape, bool))
+    nothing = np.zeros(frame.shape, bool)
+    mask = find_beam_stop(frame, nothing, pixel_noise(frame, nothing))
     assert mask[shade].mean() > 0.7
     assert (mask & ~shade).mean() < 0.06
 
@@ -153,4 +155,5 @@ def test_without_a_beam_stop_none_is_found():
     row, col = grid()
     light = 30 + 900 / (1 + (np.hypot(row - 128, col - 128) / 30) ** 2)
     frame = np.random.default_rng(4).poisson(light).astype(np.float32)
-    assert not find_beam_stop(frame, np.zeros(frame.shape, bool)).any()
+    nothing = np.zeros(frame.shape, bool)
+    assert not find_beam_stop(frame, nothing, pixel_noise(frame, nothing)).any()

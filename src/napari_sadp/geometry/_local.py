@@ -76,7 +76,7 @@ def fill_holes(coarse: np.ndarray) -> np.ndarray:
 def _enlarge(coarse: np.ndarray, shape: tuple[int, int], block: int) -> np.ndarray:
     """Interpolate tile values linearly to pixels."""
     down, across = (interpolation(n, size, block) for n, size in zip(coarse.shape, shape, strict=True))
-    return (down @ coarse @ across.T).astype(np.float32)
+    return down.astype(np.float32) @ coarse.astype(np.float32) @ across.T.astype(np.float32)
 
 
 def interpolation(n_tiles: int, n_pixels: int, block: int) -> np.ndarray:

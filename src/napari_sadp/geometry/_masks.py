@@ -11,7 +11,6 @@ from napari_sadp.geometry._local import (
     fill_holes,
     interpolation,
     median_3x3,
-    pixel_noise,
     radial_quantile,
 )
 
@@ -82,7 +81,7 @@ def find_scale_bar(data: np.ndarray) -> np.ndarray:
     return mask if mask.mean() < 0.1 else np.zeros(data.shape, bool)
 
 
-def repair_pixels(data: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def repair_pixels(data: np.ndarray, mask: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Replace hot and dead pixels by the median of their surroundings.
 
     A Gaussian spot of standard deviation 0.6 px or more raises the 3 x 3 median, and the middle ones of the four neighbours,
@@ -91,7 +90,6 @@ def repair_pixels(data: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.nd
     hot = np.zeros(data.shape, bool)
     data = data.copy()
     for _ in range(2):
-        noise = pixel_noise(data, mask)
         median = median_3x3(data)
         padded = np.pad(data, 1, mode="edge")
         row, col = np.nonzero((np.abs(data - median) > 8 * noise) & ~mask)
@@ -126,7 +124,7 @@ def repair_pixels(data: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.nd
     return data, hot
 
 
-def find_beam_stop(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def find_beam_stop(data: np.ndarray, mask: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Return the shadow of a beam stop of any shape.
 
     On a small copy, an opening takes the spots away and a closing fills dark regions narrower than a quarter of the
@@ -145,7 +143,7 @@ def find_beam_stop(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
     closed = ndimage.grey_closing(padded, size=2 * max(3, side // 10) + 1)
     closed = closed[side // 4 : -(side // 4), side // 4 : -(side // 4)]
     dark = float(np.percentile(small, 0.5))
-    noise = block_quantile(pixel_noise(data, mask), mask, block, 0.5)
+    noise = block_quantile(noise, mask, block, 0.5)
     noise = np.where(np.isfinite(noise), noise, np.nanmedian(noise)) / block
     levels = np.unique(small)
     if 1 < len(levels) <= 256:  # a camera of few grey levels: a shadow is deeper than one of them
@@ -218,7 +216,9 @@ def _usual_of_circle(calm: np.ndarray) -> np.ndarray:
     return np.interp(radius, *radial_quantile(radius.ravel(), calm.ravel(), 0.5))
 
 
-def without_streaks(data: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+def without_streaks(
+    data: np.ndarray, mask: np.ndarray, noise: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, str]:
     """Subtract streaks along columns and rows that start from saturated spots, and mask where they are saturated too.
 
     Returns
@@ -230,11 +230,11 @@ def without_streaks(data: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.
     """
     top = float(data[~mask].max()) if not mask.all() else 0.0
     full = (data >= top) & ~mask
-    noise = float(np.median(pixel_noise(data, mask)[::4, ::4]))
+    level = float(np.median(noise[::4, ::4]))
     best: tuple[float, np.ndarray, np.ndarray] | None = None
     for axis in (0, 1):
         lines, plateau, covered = (a if axis == 0 else a.T for a in (data, full, mask))
-        found = _streaks(lines, plateau, plateau | covered, noise)
+        found = _streaks(lines, plateau, plateau | covered, level)
         if found is not None and (best is None or found[0].sum() > best[0]):
             streak, lost = (a if axis == 0 else a.T for a in found)
             best = float(streak.sum()), streak, lost

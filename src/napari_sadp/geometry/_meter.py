@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from napari_sadp.geometry._coarse import coarser, factor_for, to_copy
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.background import PreparedImage
@@ -30,12 +33,14 @@ def nodes_in_view(beam_rc: np.ndarray, basis: np.ndarray, shape: tuple[int, int]
 class SpotMeter:
     """Fits the profile of a spot, and a plane below it, at many places at once.
 
+    Large spots are measured on a copy in larger pixels; all that goes in and comes out is of the frame.
+
     Parameters
     ----------
     prepared : PreparedImage
         Signal and noise.
     bad : (n_rows, n_cols) ndarray of bool
-        Pixels that must not count.
+        Pixels that must not count, those under its mask among them.
     sigma : float
         Standard deviation of a spot [px].
     half_gap : float
@@ -43,23 +48,36 @@ class SpotMeter:
     """
 
     def __init__(self, prepared: PreparedImage, bad: np.ndarray, sigma: float, half_gap: float) -> None:
-        self.reach = float(max(min(4.0 * sigma, half_gap), 2.0))
-        self.half = int(np.ceil(self.reach))
+        factor = self.factor = factor_for(prepared.mask.shape, sigma)
+        copy = coarser(prepared, factor)
+        if factor > 1:
+            # of a square that is bad in part, the good pixels count
+            copy = (
+                copy if np.array_equal(bad, prepared.mask) else coarser(replace(prepared, mask=bad), factor)
+            )
+            bad = copy.mask
+        self._reach = float(max(min(4.0 * sigma, half_gap) / factor, 2.0))
+        self.half = int(np.ceil(self._reach))
         pad = self.half + 1
         self.pad = pad
-        self.signal = np.pad(np.where(bad, 0.0, prepared.signal), pad)
+        self.signal = np.pad(np.where(bad, 0.0, copy.signal), pad)
         self.live = np.pad(~bad, pad)
-        self.variance = np.pad(prepared.noise.astype(float) ** 2, pad, mode="edge")
-        self.gain = _gain(prepared)
+        self.variance = np.pad(copy.noise.astype(float) ** 2, pad, mode="edge")
+        self.gain = _gain(copy)
         self.step = 0.5
-        self.radius = np.arange(0, self.reach + 1 + self.step, self.step)
-        self.profile = np.exp(-0.5 * (self.radius / sigma) ** 2)
+        self.radius = np.arange(0, self._reach + 1 + self.step, self.step)
+        self.profile = np.exp(-0.5 * (self.radius * factor / sigma) ** 2)
+
+    @property
+    def reach(self) -> float:
+        """Radius of what is fitted [px]."""
+        return self._reach * self.factor
 
     def learn_profile(self, rc: np.ndarray) -> None:
         """Replace the Gaussian by the mean radial profile of strong spots, if there are some."""
         if len(rc) < 3:
             return
-        patch, weight, dr, dc = self._patches(rc)
+        patch, weight, dr, dc = self._patches(to_copy(rc, self.factor))
         distance = np.hypot(dr, dc)
         number = np.round(distance / self.step).astype(int)
         start = self.profile
@@ -82,7 +100,7 @@ class SpotMeter:
                 profile[0] = profile[1] * start[0] / start[1]
             # a profile falls outwards; what is left at the end of the reach is background
             profile = np.minimum.accumulate(profile)
-            last = int(self.reach / self.step)
+            last = int(self._reach / self.step)
             profile = np.clip(profile - max(profile[last], 0.0), 0, None)
             profile[last:] = 0.0
             if profile[0] <= 0:
@@ -98,21 +116,21 @@ class SpotMeter:
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
     def _measure(self, rc: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        patch, weight, dr, dc = self._patches(rc)
+        patch, weight, dr, dc = self._patches(to_copy(rc, self.factor))
         template = self._template(dr, dc)
         height, error, _ = self._fit(patch, weight, template, dr, dc)
-        volume = float(2 * np.pi * np.trapezoid(self.profile * self.radius, self.radius))
+        volume = float(self.factor**2 * 2 * np.pi * np.trapezoid(self.profile * self.radius, self.radius))
         # photon noise of the spot itself, by the same weights as the fit
         own = self.gain * np.clip(height, 0, None)[:, None] * template
         square = (weight * template**2).sum(axis=1)
         extra = (weight**2 * template**2 * own).sum(axis=1) / np.maximum(square, 1e-30) ** 2
-        inside = template * (np.hypot(dr, dc) <= self.reach)
+        inside = template * (np.hypot(dr, dc) <= self._reach)
         live = (inside * (weight > 0)).sum(axis=1) / np.maximum(inside.sum(axis=1), 1e-30)
         live[~np.isfinite(error)] = 0.0
         return height * volume, np.sqrt(error**2 + extra) * volume, live
 
     def _patches(self, rc: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return values, weights (0 outside of the reach) and distances of the pixels around places, each (n, k)."""
+        """Return values, weights (0 outside of the reach) and distances of the pixels around places of the copy, each (n, k)."""
         centre = np.round(rc).astype(int)
         offset = np.arange(-self.half, self.half + 1)
         d_row, d_col = (a.ravel() for a in np.meshgrid(offset, offset, indexing="ij"))
@@ -120,7 +138,7 @@ class SpotMeter:
         row = np.clip(centre[:, :1] + d_row + self.pad, 0, limit[0])
         col = np.clip(centre[:, 1:] + d_col + self.pad, 0, limit[1])
         dr, dc = row - self.pad - rc[:, :1], col - self.pad - rc[:, 1:]
-        good = self.live[row, col] & (np.hypot(dr, dc) <= self.reach)
+        good = self.live[row, col] & (np.hypot(dr, dc) <= self._reach)
         return self.signal[row, col], good / self.variance[row, col], dr, dc
 
     def _template(self, dr: np.ndarray, dc: np.ndarray) -> np.ndarray:

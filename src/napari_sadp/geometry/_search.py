@@ -306,10 +306,19 @@ def least_squares(
     """Return origin and basis from indexed spots, None if the spots do not fix them."""
     if np.count_nonzero(use) < 3:
         return None
-    design = np.column_stack([np.ones(use.sum()), nodes[use]])
-    root = np.sqrt(weight[use])[:, None]
-    solution, _, rank, _ = np.linalg.lstsq(design * root, rc[use] * root, rcond=1e-9)
-    return None if rank < 3 or abs(np.linalg.det(solution[1:])) < 16 else (solution[0], solution[1:])
+    weight, nodes, rc = weight[use] / weight[use].sum(), nodes[use], rc[use]
+    # from their centres of mass two unknown vectors are left, whose normal equations a formula solves
+    mean_node, mean_rc = weight @ nodes, weight @ rc
+    step = nodes - mean_node
+    weighted = weight[:, None] * step
+    (a, b), (_, d) = weighted.T @ step
+    det = a * d - b * b
+    if det <= 1e-9 * (a + d) ** 2:  # on one row
+        return None
+    basis = np.array([[d, -b], [-b, a]]) @ (weighted.T @ (rc - mean_rc)) / det
+    if abs(basis[0, 0] * basis[1, 1] - basis[0, 1] * basis[1, 0]) < 16:
+        return None
+    return mean_rc - mean_node @ basis, basis
 
 
 def judge(rc: np.ndarray, weight: np.ndarray, origin: np.ndarray, basis: np.ndarray) -> Fit | None:

@@ -18,6 +18,7 @@ from napari_sadp.geometry._checks import (
     with_mask,
     with_weak_spots,
 )
+from napari_sadp.geometry._coarse import LEAST_SIGMA, LEAST_SPACING, coarse_factors, coarser, spots_of_frame
 from napari_sadp.geometry._search import CERTAIN_LOG_NFA
 from napari_sadp.geometry.background import PreparedImage, compressed, prepare_image
 from napari_sadp.geometry.center import find_direct_beam
@@ -132,10 +133,13 @@ def analyse_pattern(
         )
     _require_signal(pattern)
     prepared = prepare_image(pattern)
-    hypotheses = spot_hypotheses(prepared, min_snr=min_snr)
-    spots = hypotheses[0]
+    spots = None
     try:
-        lattice = _best_lattice(prepared, hypotheses, given, min_snr, min_explained)
+        lattice = _lattice_in_copy(prepared, given, min_snr, min_explained)
+        if lattice is None:
+            hypotheses = spot_hypotheses(prepared, min_snr=min_snr)
+            spots = hypotheses[0]
+            lattice = _best_lattice(prepared, prepared, hypotheses, given, min_snr, min_explained)
         spots = lattice.spots
         beam = given or find_direct_beam(pattern, spots, method="lattice", lattice=lattice, prepared=prepared)
         lattice = with_weak_spots(prepared, move_origin(lattice, beam.rc))
@@ -150,27 +154,46 @@ def analyse_pattern(
     return found
 
 
+def _lattice_in_copy(
+    prepared: PreparedImage, given: DirectBeam | None, min_snr: float, min_explained: float
+) -> SpotLattice | None:
+    """Return the lattice from a copy in larger pixels, None unless its spots are large and it is beyond doubt."""
+    for factor in coarse_factors(prepared.mask.shape):
+        copy = coarser(prepared, factor)
+        hypotheses = spot_hypotheses(copy, min_snr=min_snr)
+        if hypotheses[0].sigma_px < LEAST_SIGMA:
+            continue
+        try:
+            lattice = _best_lattice(prepared, copy, hypotheses, given, min_snr, min_explained)
+        except PatternRefusedError:
+            return None
+        open_ = np.linalg.norm(lattice.g1_px) >= LEAST_SPACING * factor
+        return lattice if open_ and lattice.log_nfa < CERTAIN_LOG_NFA else None
+    return None
+
+
 def _best_lattice(
     prepared: PreparedImage,
+    copy: PreparedImage,
     hypotheses: list[SpotList],
     given: DirectBeam | None,
     min_snr: float,
     min_explained: float,
 ) -> SpotLattice:
-    """Return the lattice that chance explains worst, over the sizes that the spots may have.
+    """Return the lattice that chance explains worst, over the sizes that the spots of a copy, or of the pattern itself, may have.
 
     Where none is beyond doubt, spots are looked for with less caution too: lattices are rough themselves, and hide their
     weaker spots from a search that takes roughness for noise. There, and where the spots are broad, discs are looked for.
     """
-    best, refusal = _most_certain(hypotheses, given, prepared, min_explained)
+    best, refusal = _most_certain(hypotheses, copy.binning, given, prepared, min_explained)
     doubt = best is None or best.log_nfa > CERTAIN_LOG_NFA or best.n_spots < _MOST_SPOTS * len(best.spots)
     broad = max(spots.sigma_px for spots in hypotheses) > _BROAD
     if doubt or broad:
-        seen_in = compressed(prepared)
-        bold = disc_hypotheses(prepared, seen_in, min_snr=min_snr)
+        seen_in = compressed(copy)
+        bold = disc_hypotheses(copy, seen_in, min_snr=min_snr)
         if doubt:
-            bold += spot_hypotheses(prepared, min_snr=min_snr, rough=False, seen_in=seen_in)
-        other, _ = _most_certain(bold, given, prepared, min_explained)
+            bold += spot_hypotheses(copy, min_snr=min_snr, rough=False, seen_in=seen_in)
+        other, _ = _most_certain(bold, copy.binning, given, prepared, min_explained)
         # more tries make more lattices by chance
         if other is not None and other.log_nfa < min(_BOLD_LOG_NFA, 0.0 if best is None else best.log_nfa):
             best = other
@@ -180,14 +203,19 @@ def _best_lattice(
 
 
 def _most_certain(
-    hypotheses: list[SpotList], given: DirectBeam | None, prepared: PreparedImage, min_explained: float
+    hypotheses: list[SpotList],
+    factor: int,
+    given: DirectBeam | None,
+    prepared: PreparedImage,
+    min_explained: float,
 ) -> tuple[SpotLattice | None, PatternRefusedError | None]:
-    """Return the lattice that chance explains worst, and the first refusal."""
+    """Return the lattice that chance explains worst, in the frame, and the first refusal."""
     best: SpotLattice | None = None
     refusal: PatternRefusedError | None = None
     for spots in hypotheses:
         try:
-            lattice = fit_lattice(spots, given, centre_rc=prepared.halo_rc, min_explained=min_explained)
+            in_frame = spots_of_frame(spots, factor)
+            lattice = fit_lattice(in_frame, given, centre_rc=prepared.halo_rc, min_explained=min_explained)
             require_occupancy(prepared, lattice)
         except PatternRefusedError as error:
             refusal = refusal or error

@@ -64,6 +64,8 @@ class PreparedImage:
         Whether a plateau at the largest value shows that the detector was saturated.
     notes : tuple of str
         What was done, for the user.
+    binning : int
+        Pixels of the frame along a side of a pixel here, more than 1 in the copies that large spots are looked for in.
     """
 
     signal: np.ndarray
@@ -76,6 +78,7 @@ class PreparedImage:
     quantum: float
     saturated: bool
     notes: tuple[str, ...]
+    binning: int = 1
 
 
 def prepare_image(pattern: DiffractionPattern, *, window_px: float | None = None) -> PreparedImage:
@@ -110,15 +113,16 @@ def prepare_image(pattern: DiffractionPattern, *, window_px: float | None = None
         if found.any():
             mask |= found
             notes.append(f"masked {text} ({100 * found.mean():.1f} % of the frame)")
-    data, hot = repair_pixels(data, mask)
+    noise = pixel_noise(data, mask)  # a median, to which single pixels and stops make little difference
+    data, hot = repair_pixels(data, mask, noise)
     if hot.any():
         notes.append(f"repaired {int(hot.sum())} hot or dead pixels")
     saturated = is_saturated(data, mask)
     if saturated:
         notes.append("the brightest spots are saturated")
-        data, mask, note = without_streaks(data, mask)
+        data, mask, note = without_streaks(data, mask, noise)
         notes += [note] if note else []
-    stop = find_beam_stop(data, mask)
+    stop = find_beam_stop(data, mask, noise)
     if stop.any():
         mask |= stop
         notes.append(f"masked the shadow of a beam stop ({100 * stop.mean():.1f} % of the frame)")

@@ -113,6 +113,7 @@ class _Copy:
     def __init__(self, prepared: PreparedImage, seen_in: PreparedImage, binning: int, largest: float) -> None:
         self.binning = binning
         self.live = 1 - binned(prepared.mask.astype(np.float32), binning)
+        self.masked = bool(prepared.mask.any())
         self.linear = (binned(prepared.signal, binning) * self.live).astype(np.float32)
         self.signal = (binned(seen_in.signal, binning) * self.live).astype(np.float32)
         pad = int((1 + _RING) * min(largest / binning, 2 * _BINNED_RADIUS)) + 3
@@ -277,7 +278,11 @@ class _Copy:
         light = ndimage.map_coordinates(image, at, order=1, mode="constant").reshape(shape)
         if cap is not None:
             light = np.minimum(light, cap.astype(np.float32)[:, None, None, None, None])
-        live = ndimage.map_coordinates(self.live, at, order=1, mode="constant").reshape(shape)
+        if self.masked:
+            live = ndimage.map_coordinates(self.live, at, order=1, mode="constant").reshape(shape)
+        else:
+            limit = np.array(image.shape)[:, None] - 1
+            live = np.all((at >= 0) & (at <= limit), axis=0).reshape(shape)
         seen = live.sum(axis=(2, 4))
         mean = light.sum(axis=(2, 4)) / np.maximum(seen, 1e-6)
         in_view = (seen > 0.5 * 3 * each).all(axis=1)

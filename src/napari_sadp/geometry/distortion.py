@@ -85,7 +85,7 @@ def distortion_from_shape(lattice: SpotLattice, ratio: float, angle_deg: float) 
     root = np.linalg.cholesky(lattice.covariance + 1e-18 * np.eye(4))
     noise = (root @ np.random.default_rng(0).standard_normal((4, _DRAWS))).T.reshape(_DRAWS, 2, 2)
     # of the two components of a stretch, since its length is never negative and would hide that it is zero within the noise
-    spread = np.array([_traceless(_stretch(true, basis + one)) for one in noise]).std(axis=0)
+    spread = _traceless(_stretch(true, basis + noise)).std(axis=0)
     values, vectors = np.linalg.eigh(matrix)
     row, col = vectors[:, 1]
     azimuth = float(np.degrees(np.arctan2(-row, col)) % 180)
@@ -129,12 +129,12 @@ def distortion_from_symmetry(lattice: SpotLattice, kind: SymmetricType) -> Ellip
 
 
 def _stretch(true: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """Return the symmetric factor, of determinant 1, of the map of one basis (rows) to another."""
+    """Return the symmetric factor, of determinant 1, of the map of one basis (rows) to one or many others (..., 2, 2)."""
     _, values, right = np.linalg.svd(np.linalg.inv(true) @ basis)
-    values = values / np.sqrt(np.prod(values))
-    return right.T @ np.diag(values) @ right
+    values = values / np.sqrt(np.prod(values, axis=-1, keepdims=True))
+    return np.swapaxes(right, -1, -2) @ (values[..., None] * right)
 
 
 def _traceless(matrix: np.ndarray) -> np.ndarray:
-    """Return the two components of the logarithm of a stretch, to first order."""
-    return np.array([0.5 * (matrix[0, 0] - matrix[1, 1]), matrix[0, 1]])
+    """Return the two components of the logarithm of stretches (..., 2), to first order."""
+    return np.stack([0.5 * (matrix[..., 0, 0] - matrix[..., 1, 1]), matrix[..., 0, 1]], axis=-1)

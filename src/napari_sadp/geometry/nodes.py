@@ -107,7 +107,7 @@ def measure_nodes(geometry: PatternGeometry) -> NodeMap:
     meter.learn_profile(spots.rc[strong[lattice.indexed[strong]]])
     intensity, sigma, live = meter.measure(rc)
     known = live >= MIN_LIVE
-    sigma *= _texture(meter, (intensity / sigma)[known], lattice.beam_rc, basis, spots.sigma_px)
+    sigma *= _texture(meter, (intensity / sigma)[known], geometry)
     sigma = np.hypot(sigma, PROFILE_ERROR * np.clip(intensity, 0, None))
     found = np.zeros(len(rc), bool)
     found[seen[seen >= 0]] = True
@@ -218,18 +218,17 @@ def _saturated_pixels(geometry: PatternGeometry) -> np.ndarray:
     return data >= data[~geometry.prepared.mask].max()
 
 
-def _texture(
-    meter: SpotMeter, score: np.ndarray, beam_rc: np.ndarray, basis: np.ndarray, sigma: float
-) -> float:
+def _texture(meter: SpotMeter, score: np.ndarray, geometry: PatternGeometry) -> float:
     """Return by how much fits where no spot is scatter more than the noise says, at least 1.
 
     Negative intensities are no spots, whatever the node; the centres of the cells are none where spots are far enough.
     """
+    lattice, shape = geometry.lattice, geometry.mask.shape
+    beam_rc, basis = lattice.beam_rc, np.stack([lattice.g1_px, lattice.g2_px])
     below = score[score < 0]
     centre = basis.sum(axis=0) / 2
     gap = min(np.linalg.norm(centre), np.linalg.norm(centre - basis[0]), np.linalg.norm(centre - basis[1]))
-    if gap > meter.reach + 3 * sigma:
-        shape = (meter.signal.shape[0] - 2 * meter.pad, meter.signal.shape[1] - 2 * meter.pad)
+    if gap > meter.reach + 3 * lattice.spots.sigma_px:
         rc = beam_rc + centre + nodes_in_view(beam_rc, basis, shape)[:600] @ basis
         rc = rc[np.all((rc >= 0) & (rc <= np.array(shape) - 1), axis=1)]
         intensity, error, live = meter.measure(rc)

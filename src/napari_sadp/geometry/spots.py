@@ -273,7 +273,7 @@ def _measure(prepared: PreparedImage, blobs: np.ndarray, levels: list[Level], nu
     for size in np.unique(own):
         these = own == size
         total[these] = integrate_spots(prepared.signal, prepared.mask, rc[these], float(size))
-        if size < 2.5:
+        if size < 2.5 and prepared.binning == 1:
             edge[these] = _has_pixel_edge(prepared, rc[these], float(size))
     good = (total > 0) & ~edge
     return SpotList(rc[good], total[good], blobs[good, 4], float(sigma))
@@ -452,7 +452,7 @@ def _disc_centre(image: np.ndarray, mask: np.ndarray, start: np.ndarray, sigma: 
 
 
 def integrate_spots(image: np.ndarray, mask: np.ndarray, rc: np.ndarray, sigma: float) -> np.ndarray:
-    """Return the sums over 2.5 standard deviations above a low quantile of the ring around.
+    """Return the sums over 2.5 standard deviations above the median of the ring around.
 
     Parameters
     ----------
@@ -472,6 +472,6 @@ def integrate_spots(image: np.ndarray, mask: np.ndarray, rc: np.ndarray, sigma: 
     """
     patch = _Patches(image, mask, rc, 4 * sigma)
     distance = patch.distance() / sigma
-    floor = _quantile_where(patch.values, (distance > 2.75) & (distance <= 4) & patch.live, 0.4)
+    floor = _quantile_where(patch.values, (distance > 2.75) & (distance <= 4) & patch.live, 0.5)
     core = (distance <= 2.5) & patch.live
     return ((patch.values - floor[:, None, None]) * core).sum(axis=(1, 2), dtype=float)

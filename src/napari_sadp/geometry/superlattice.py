@@ -52,8 +52,7 @@ def finer_basis(prepared: PreparedImage, lattice: SpotLattice, reach_px: float) 
         Rows are the vectors [px]; None where nothing is added.
     """
     basis = np.stack([lattice.g1_px, lattice.g2_px])
-    strong = np.argsort(-lattice.spots.intensity * lattice.indexed, kind="stable")[:_N_PROFILE]
-    strong = lattice.spots.rc[strong[lattice.indexed[strong]]]
+    search = _Search(prepared, lattice, reach_px)
     found = None
     for _ in range(3):
         best, most = None, 0.0
@@ -61,8 +60,7 @@ def finer_basis(prepared: PreparedImage, lattice: SpotLattice, reach_px: float) 
             finer = reduce_basis(finer)
             if np.linalg.norm(finer[0]) < max(_LEAST_GAP * lattice.spots.sigma_px, 4.0):
                 continue
-            indices = _added_nodes(prepared, lattice, basis, finer, reach_px)
-            evidence = _evidence(prepared, lattice, finer, indices, strong)
+            evidence = search.evidence(basis, finer)
             if evidence > most:
                 best, most = finer, evidence
         if best is None:
@@ -71,30 +69,48 @@ def finer_basis(prepared: PreparedImage, lattice: SpotLattice, reach_px: float) 
     return found
 
 
-def _added_nodes(
-    prepared: PreparedImage, lattice: SpotLattice, basis: np.ndarray, finer: np.ndarray, reach_px: float
-) -> np.ndarray:
-    """Return the nodes that a finer lattice adds (n, 2)."""
-    indices = nodes_in_view(lattice.beam_rc, finer, prepared.mask.shape)
-    old = np.round(indices @ finer @ np.linalg.inv(basis), 6)
-    distance = np.linalg.norm(indices @ finer, axis=1)
-    keep = (distance <= reach_px) & (distance > 3 * lattice.spots.sigma_px)
-    return indices[keep & np.any(np.abs(old - np.round(old)) > 1e-3, axis=1)]
+class _Search:
+    """A pattern and what is known of its spots, to be asked for weak ones."""
+
+    def __init__(self, prepared: PreparedImage, lattice: SpotLattice, reach_px: float) -> None:
+        self.prepared, self.beam_rc, self.reach = prepared, lattice.beam_rc, reach_px
+        self.sigma = lattice.spots.sigma_px
+        strong = np.argsort(-lattice.spots.intensity * lattice.indexed, kind="stable")[:_N_PROFILE]
+        self.strong = lattice.spots.rc[strong[lattice.indexed[strong]]]
+        self.meters: dict[int, SpotMeter] = {}
+
+    def _meter(self, half_gap: float) -> SpotMeter:
+        """Return what measures spots that have so much room; one for all lattices of about the same spacing."""
+        step = int(np.floor(4 * half_gap / self.sigma))
+        if step not in self.meters:
+            meter = SpotMeter(self.prepared, self.prepared.mask, self.sigma, step * self.sigma / 4)
+            meter.learn_profile(self.strong)
+            self.meters[step] = meter
+        return self.meters[step]
+
+    def _added_nodes(self, basis: np.ndarray, finer: np.ndarray) -> np.ndarray:
+        """Return the nodes that a finer lattice adds (n, 2)."""
+        indices = nodes_in_view(self.beam_rc, finer, self.prepared.mask.shape)
+        old = np.round(indices @ finer @ np.linalg.inv(basis), 6)
+        distance = np.linalg.norm(indices @ finer, axis=1)
+        keep = (distance <= self.reach) & (distance > 3 * self.sigma)
+        return indices[keep & np.any(np.abs(old - np.round(old)) > 1e-3, axis=1)]
+
+    def evidence(self, basis: np.ndarray, finer: np.ndarray) -> float:
+        """Return the sum of what the pairs of nodes show that a finer lattice adds, 0 where it may be texture."""
+        indices = self._added_nodes(basis, finer)
+        if len(indices) < 6:
+            return 0.0
+        meter = self._meter(0.5 * float(np.linalg.norm(finer[0])))
+        intensity, error, live = meter.measure(self.beam_rc + indices @ finer)
+        known = (live >= MIN_LIVE) & np.isfinite(error)
+        score = np.full(len(indices), np.nan)
+        score[known] = intensity[known] / error[known]
+        return _evidence(score, indices, finer)
 
 
-def _evidence(
-    prepared: PreparedImage, lattice: SpotLattice, finer: np.ndarray, indices: np.ndarray, strong: np.ndarray
-) -> float:
-    """Return the sum of what the pairs of added nodes show, 0 where it may be texture."""
-    if len(indices) < 6:
-        return 0.0
-    half_gap = 0.5 * float(np.linalg.norm(finer[0]))
-    meter = SpotMeter(prepared, prepared.mask, lattice.spots.sigma_px, half_gap)
-    meter.learn_profile(strong)
-    intensity, error, live = meter.measure(lattice.beam_rc + indices @ finer)
-    known = (live >= MIN_LIVE) & np.isfinite(error)
-    score = np.full(len(indices), np.nan)
-    score[known] = intensity[known] / error[known]
+def _evidence(score: np.ndarray, indices: np.ndarray, finer: np.ndarray) -> float:
+    """Return the sum over pairs of opposite nodes from the signal to noise ratio of each (n,), 0 where it may be texture."""
     if np.any(score < 0):
         score = score / max(1.0, 1.4826 * float(np.nanmedian(np.abs(score[score < 0]))))
     number = {tuple(node): row for row, node in enumerate(indices.tolist())}
