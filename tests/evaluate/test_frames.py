@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +16,7 @@ from napari_sadp.evaluate import foreign
 from napari_sadp.evaluate.foreign import FOREIGN_KINDS, foreign_frame, lattice_shape, random_crystal
 from napari_sadp.evaluate.frames import ARTICLE, CONDITIONS, SWEEPS, acquire, visible_class
 from napari_sadp.evaluate.rows import RowStore, column
-from napari_sadp.evaluate.structures import held_out_structures
+from napari_sadp.evaluate.structures import deal_structures, held_out_structures
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.simulation.catalogue import find_structure, load_catalogue
@@ -83,6 +85,57 @@ def test_structures_are_held_out(scheme):
     assert all(item.new_type for item in by_type)
     with pytest.raises(ValueError, match="split is 'colour'"):
         held_out_structures(scheme, "colour")
+
+
+def test_structures_of_ones_own_are_held_out_unless_training_knew_them(scheme, tmp_path):
+    trained = find_structure("TiC", 225)
+    assert not is_held_out(trained)
+    kept = find_structure("Si", 227)
+    entries = []
+    for entry, formula, elements in (
+        (trained, "TiC", {}),  # the same compound from elsewhere
+        (trained, "TiU", {"C": "U"}),
+        (kept, "Xe", {"Si": "Xe"}),
+        (kept, "Pm", {"Si": "Pm"}),
+    ):
+        sites = [
+            [[[elements.get(name, name), *rest] for name, *rest in species], *others]
+            for species, *others in entry.sites
+        ]
+        entries.append(
+            {
+                "formula": formula,
+                "group": entry.space_group,
+                "cell": entry.cell,
+                "n_atoms": entry.n_atoms,
+                "source": "mine",
+                "id": f"own-{len(entries)}",
+                "licence": "own",
+                "mirrored": False,
+                "sites": sites,
+            }
+        )
+    path = tmp_path / "own.json.gz"
+    path.write_bytes(gzip.compress(json.dumps(entries).encode()))
+    bundled, more = held_out_structures(scheme), held_out_structures(scheme, "formula", str(path))
+    new = {item.key for item in more} - {item.key for item in bundled}
+    assert new == {"TiU own-1", "Xe own-2", "Pm own-3"}
+    assert {item.key for item in bundled} < {item.key for item in more}
+    assert not any(item.new_type for item in more if item.key in new)
+    assert not {item.key for item in held_out_structures(scheme, "type", str(path))} & new
+
+
+def test_structures_are_dealt_in_turn(scheme):
+    structures = held_out_structures(scheme)
+    dealt = deal_structures(structures, 70, np.random.default_rng(0))
+    groups = [item.crystal.space_group for item in dealt]
+    assert {number: groups.count(number) for number in set(groups)} == dict.fromkeys(scheme.groups, 14)
+    of_221 = [item.key for item in dealt if item.crystal.space_group == 221]
+    assert len(set(of_221)) == len(of_221)  # there are more of them than were dealt
+    kinds = [item.behaviour for item in dealt if item.crystal.space_group == 227]
+    assert max(kinds.count(name) for name in set(kinds)) == 5
+    again = deal_structures(structures, 70, np.random.default_rng(0))
+    assert [item.key for item in again] == [item.key for item in dealt]
 
 
 def test_a_type_does_not_know_elements_or_origin():

@@ -40,6 +40,10 @@ def add_command(commands: Any) -> None:
         "--parts", type=_parts, metavar="LIST",
         help="some of aligned,frames,sweeps,groups,foreign,speed (default: all)",
     )  # fmt: skip
+    command.add_argument(
+        "--catalogue", metavar="FILE",
+        help="a catalogue of more structures, see `napari-sadp catalogue`; those of a composition that training knew are left out",
+    )  # fmt: skip
     command.add_argument("--seed", type=int, default=0, help="seed of everything (default: %(default)s)")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
     command.set_defaults(run=run)
@@ -58,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
         parts=options.parts or PARTS,
         seed=options.seed,
         device=options.device,
+        catalogue=options.catalogue,
     )
     print(f"device: {describe_device(choose_device(config.device))}", file=sys.stderr)
     folder, shown = Path(options.out), ("", -1)

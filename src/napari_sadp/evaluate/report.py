@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -64,6 +65,7 @@ def write_report(found: Evaluation, folder: Path) -> Path:
 def _header(found: Evaluation) -> list[str]:
     card, config = found.classifier.card, found.config
     new = sum(item.new_type for item in found.structures)
+    more = " --catalogue ..." if config.catalogue else ""
     counts = [
         f"{name} {sum(item.behaviour == name for item in found.structures)}"
         for name in dict.fromkeys(item.behaviour for item in found.structures)
@@ -73,15 +75,15 @@ def _header(found: Evaluation) -> list[str]:
         f"# Evaluation of {card.name}",
         "",
         f"{card.architecture}, {card.size} px, {card.conversion}, {len(found.classifier.scheme)} classes, sha256 {card.sha256[:12]}. "
-        f"Structures that training held out by {split}: {len(found.structures)} ({', '.join(counts)}), {new} of them of a structure type "
-        "that no training structure has. Groups are drawn with equal chances, then extinction behaviours, structures and zone axes. "
+        f"Structures that training {'held out' if not config.catalogue else 'could not know,'} by {split}: {len(found.structures)} ({', '.join(counts)}), {new} of them of a structure type "
+        "that no training structure has. Groups have equal chances, then extinction behaviours, structures and zone axes. "
         "Intervals: 95 %, bootstrap over structures.",
         "",
         "The class that is *visible*: that of the spots above "
         f"{100 * VISIBLE:g} % of the strongest diffracted beam that nothing hides; of aligned images that of the spots above noise. "
         "The class *by symmetry*: that of space group and zone axis, reached at best where both agree.",
         "",
-        f"`napari-sadp evaluate --patterns {config.patterns} --seed {config.seed}`",
+        f"`napari-sadp evaluate --patterns {config.patterns} --seed {config.seed}{more}`",
         "",
     ]
 
@@ -217,7 +219,38 @@ def _frames(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
         if used.any()
     ]
     lines += ["", f"Calibration error of the class stated, above 0.2 %: {', '.join(errors)}.", ""]
-    return lines
+    return lines + _by_group(found)
+
+
+def _by_group(found: Evaluation) -> list[str]:
+    """Return the table of the article's frames by space group and by whether the structure type is new."""
+    name, used, rows = _conditions(found)[0]
+    rows = [row for row, use in zip(rows, used, strict=True) if use]
+    groups = dict.fromkeys(int(re.match(r"\d+", item.behaviour)[0]) for item in found.structures)
+    parts = [
+        (str(group), [row for row in rows if re.match(r"\d+", str(row["behaviour"]))[0] == str(group)])
+        for group in groups
+    ]
+    parts += [
+        (text, [row for row in rows if bool(row["new_type"]) == new])
+        for text, new in (("structure types of training", False), ("new structure types", True))
+    ]
+    lines = [
+        f"Of the frames of *{name}* that are used:",
+        "",
+        "| | frames | structures | visible class, above 0.2 % | class by symmetry | either | visible is symmetry |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for text, some in parts:
+        if some:
+            share = _shares(some, _hits(some, "visible", "above"))
+            symmetry, visible = _hits(some, "symmetry"), _hits(some, "visible")
+            agree = (column(some, "visible") == column(some, "symmetry")).mean()
+            lines.append(
+                f"| {text} | {len(some)} | {share.n_structures} | {share} | {_shares(some, symmetry)} | "
+                f"{_shares(some, visible | symmetry)} | {100 * agree:.1f} % |"
+            )
+    return [*lines, ""]
 
 
 def _sweeps(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:

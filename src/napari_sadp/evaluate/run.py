@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,9 @@ from napari_sadp.ensemble.ceilings import ceiling
 from napari_sadp.errors import PatternRefusedError
 from napari_sadp.evaluate.aligned import EVALUATION_SEED, aligned_rows
 from napari_sadp.evaluate.foreign import FOREIGN_KINDS, foreign_frame
-from napari_sadp.evaluate.frames import CONDITIONS, SWEEPS, VISIBLE, Condition, acquire
+from napari_sadp.evaluate.frames import ARTICLE, CONDITIONS, SWEEPS, VISIBLE, Condition, acquire
 from napari_sadp.evaluate.rows import Row, RowStore
-from napari_sadp.evaluate.structures import HeldOut, held_out_structures
+from napari_sadp.evaluate.structures import HeldOut, deal_structures, held_out_structures
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.faint import without_faint
 from napari_sadp.identify import (
@@ -44,7 +45,8 @@ N_COMBINED = 3
 _MOST_TRIES = 8
 #: Frames that are made for one aligned pattern asked for: of each condition, of each value of a sweep, crystals of the table of
 #: groups, and of each foreign kind.
-_SHARES = {"frames": 1 / 10, "sweeps": 1 / 60, "groups": 1 / 16, "foreign": 1 / 40}
+#: The article's frames are for every structure to come up that many structures have.
+_SHARES = {"article": 1 / 4, "frames": 1 / 10, "sweeps": 1 / 60, "groups": 1 / 16, "foreign": 1 / 40}
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class EvaluationConfig:
         Seed of everything.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
+    catalogue : str, optional
+        A catalogue file of more structures to draw from, as far as no network of the package can know them.
 
     Raises
     ------
@@ -78,6 +82,7 @@ class EvaluationConfig:
     parts: tuple[str, ...] = PARTS
     seed: int = 0
     device: str = "auto"
+    catalogue: str | None = None
 
     def __post_init__(self) -> None:
         check_range("patterns", self.patterns, 20, 10_000_000)
@@ -165,10 +170,14 @@ def evaluate(config: EvaluationConfig, folder: Path | str) -> Iterator[Evaluatio
 
     classifier = load_classifier(config.weights, config.device)
     split = str(classifier.card.recipe.get("split", "formula"))
-    structures = held_out_structures(classifier.scheme, split)
+    structures = held_out_structures(classifier.scheme, split, config.catalogue)
     settings = asdict(config) | {"sha256": classifier.card.sha256, "version": __version__}
     # neither changes any row
     settings.pop("parts"), settings.pop("compare")
+    if config.catalogue is None:
+        settings.pop("catalogue")
+    else:
+        settings["catalogue"] = hashlib.sha256(Path(config.catalogue).read_bytes()).hexdigest()
     store = RowStore(Path(folder), settings)
     found = Evaluation(config, classifier, structures)
     for name in config.compare:
@@ -206,13 +215,13 @@ def draw_structure(structures: tuple[HeldOut, ...], rng: np.random.Generator) ->
 
 
 def _frame(
-    found: Evaluation, condition: Condition, seed: list[int]
+    found: Evaluation, condition: Condition, seed: list[int], dealt: HeldOut | None = None
 ) -> tuple[HeldOut, int, DiffractionPattern, int | None]:
-    """Return structure, number of the zone axis, frame and visible class of what is drawn by a seed."""
+    """Return structure, number of the zone axis, frame and visible class of what is drawn by a seed, of a structure or any."""
     rng = np.random.default_rng(seed)
     scheme = found.classifier.scheme
     while True:
-        item = draw_structure(found.structures, rng)
+        item = draw_structure(found.structures, rng) if dealt is None else dealt
         place = int(rng.integers(len(scheme.zones)))
         try:
             frame, visible = acquire(
@@ -285,14 +294,17 @@ def _with_and_without_faint(frame: DiffractionPattern, classifier: Classifier) -
 
 def _frames(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
     """Run the chain on frames of some conditions."""
-    work = [
-        (place, number) for place in range(len(CONDITIONS)) for number in range(found.config.count("frames"))
-    ]
+    seed = [found.config.seed, EVALUATION_SEED, 1]
+    work = []
+    for place, condition in enumerate(CONDITIONS):
+        n = found.config.count("article" if condition is ARTICLE else "frames")
+        dealt = deal_structures(found.structures, n, np.random.default_rng([*seed, place]))
+        work += [(place, number, structure) for number, structure in enumerate(dealt)]
 
-    def make(item: tuple[int, int]) -> Row:
-        place, number = item
+    def make(item: tuple[int, int, HeldOut]) -> Row:
+        place, number, structure = item
         condition = CONDITIONS[place]
-        drawn = _frame(found, condition, [found.config.seed, EVALUATION_SEED, 1, place, number])
+        drawn = _frame(found, condition, [*seed, place, number], structure)
         structure, zone, frame, visible = drawn
         result, above = _with_and_without_faint(frame, found.classifier)
         about = {
