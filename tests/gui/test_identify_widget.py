@@ -219,6 +219,22 @@ def test_an_uncalibrated_pattern_is_measured_in_pixels(qtbot, viewer, widget, pa
     assert "Not calibrated" in widget.summary.value
 
 
+def test_faint_spots_do_not_count_where_the_user_says_so(qtbot, viewer, widget):
+    row, col = np.mgrid[:256, :256]
+    m, n = (a.ravel() for a in np.mgrid[-5:6, -5:6])
+    image = np.full((256, 256), 10.0)
+    for i, j in zip(m, n, strict=True):
+        height = (2e4 if (i + j) % 2 == 0 else 300.0) * np.exp(-(i * i + j * j) / 20)
+        image += height * np.exp(-0.5 * ((row - 128 - 18 * i) ** 2 + (col - 127 - 18 * j) ** 2) / 1.8**2)
+    viewer.add_image(np.random.default_rng(0).poisson(image).astype(np.float32))
+    spacings = []
+    for percent in (0.0, 10.0):
+        widget.faintest.value = percent
+        run(qtbot, widget)
+        spacings.append(float(cells(widget.pattern_table, 0)[7]))
+    assert spacings == pytest.approx([18.0, 18.0 * np.sqrt(2)], rel=0.02)
+
+
 def test_lazy_frames_are_loaded_one_at_a_time_and_not_by_the_window(qtbot, viewer, widget, patterns):
     loads: list[tuple[int, bool]] = []
     frames = [p.data for p in patterns]

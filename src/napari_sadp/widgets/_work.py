@@ -67,6 +67,8 @@ class RunOptions:
         How to combine the patterns.
     min_snr : float
         Smallest signal to noise ratio of a spot.
+    faintest : float
+        Intensity of the weakest spot that counts, over that of the strongest diffracted beam.
     weights : pathlib.Path or str, optional
         Weight file or name of a network; the bundled one by default.
     device : str
@@ -77,6 +79,7 @@ class RunOptions:
 
     rule: Rule = "product"
     min_snr: float = 6.0
+    faintest: float = 0.0
     weights: Path | str | None = None
     device: str = "auto"
     nodes: bool = False
@@ -151,7 +154,7 @@ def identify_sources(
         for source in sources:
             for frame in source.frames:
                 edits = given.get((source.layer_id, frame), Edits())
-                found = _identified(source, frame, edits, classifier, options.min_snr)
+                found = _identified(source, frame, edits, classifier, options)
                 frames.append(found if total <= MAX_KEPT_IMAGES else _light(found))
                 yield frames[-1]
         return combine_frames(frames, rule=options.rule)
@@ -192,7 +195,7 @@ def reanalyse(
             if not ticket.wanted:
                 return None
             old = frames[number]
-            found = _identified(old.source, old.frame, edits, classifier, options.min_snr)
+            found = _identified(old.source, old.frame, edits, classifier, options)
             new[number] = found if len(frames) <= MAX_KEPT_IMAGES else _light(found)
         together = [new.get(number, item) for number, item in enumerate(frames)]
         return new, combine_frames(together, rule=options.rule)
@@ -218,11 +221,13 @@ def _classifier(options: RunOptions) -> Classifier:
 
 
 def _identified(
-    source: Source, frame: int, edits: Edits, classifier: Classifier, min_snr: float
+    source: Source, frame: int, edits: Edits, classifier: Classifier, options: RunOptions
 ) -> FrameResult:
     """Return the result of one frame, also where it cannot be read."""
     try:
-        result = identify_pattern(source.load(frame), classifier, edits=edits, min_snr=min_snr)
+        result = identify_pattern(
+            source.load(frame), classifier, edits=edits, min_snr=options.min_snr, faintest=options.faintest
+        )
     except UnreadableFileError as error:
         result = unreadable_result(source.label(frame), frame, error, classifier.scheme)
     return FrameResult(source, frame, result, edits)

@@ -54,6 +54,8 @@ _TIPS = {
     "mean: the average of the single answers, as in the article",
     "min_snr": "Smallest signal to noise ratio of a spot (height over the local noise, no unit).\n"
     "Lower finds weaker spots, and more that are none.",
+    "faintest": "Spots below this share of the strongest diffracted beam do not count [%].\n"
+    "0: all that stand out. Double diffraction, or traces of order, may light up what tables call absent.",
     "network": "The network that comes with the plugin, or one of your own:\n"
     "`napari-sadp weights --add` takes one in.",
     "weights": "Weight file (.safetensors, with its .json card beside it) of another network.\n"
@@ -105,6 +107,7 @@ class IdentifyWidget(mw.Container):
                 *self.edit.widgets,
                 self.rule,
                 self.min_snr,
+                self.faintest,
                 self.network,
                 self.weights,
                 self.device,
@@ -147,6 +150,9 @@ class IdentifyWidget(mw.Container):
         )
         self.min_snr = mw.FloatSpinBox(
             label="Minimum S/N", value=6.0, min=1.0, max=1000.0, step=0.5, tooltip=_TIPS["min_snr"]
+        )
+        self.faintest = mw.FloatSpinBox(
+            label="Faintest spot / %", value=0.0, min=0.0, max=50.0, step=0.1, tooltip=_TIPS["faintest"]
         )
         self.network = mw.ComboBox(
             label="Network", choices=lambda _: list(list_weights()), value=BUNDLED, tooltip=_TIPS["network"]
@@ -238,6 +244,7 @@ class IdentifyWidget(mw.Container):
         options = RunOptions(
             rule=self.rule.value,
             min_snr=float(self.min_snr.value),
+            faintest=float(self.faintest.value) / 100,
             weights=self.network.value if weights in (None, Path()) else Path(weights),
             device=self.device.value,
             nodes=bool(self.nodes.value),
