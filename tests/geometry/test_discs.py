@@ -9,6 +9,7 @@ from napari_sadp.geometry._local import pixel_noise
 from napari_sadp.geometry._masks import find_beam_stop
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.background import compressed, prepare_image
+from napari_sadp.geometry.center import _at_tip
 from napari_sadp.geometry.discs import disc_hypotheses
 from napari_sadp.pattern import DiffractionPattern
 
@@ -157,3 +158,17 @@ def test_without_a_beam_stop_none_is_found():
     frame = np.random.default_rng(4).poisson(light).astype(np.float32)
     nothing = np.zeros(frame.shape, bool)
     assert not find_beam_stop(frame, nothing, pixel_noise(frame, nothing)).any()
+
+
+def test_a_stop_ends_at_the_direct_beam():
+    arm, head = np.zeros((SIZE, SIZE), bool), np.zeros((SIZE, SIZE), bool)
+    arm[121:136, 100:] = True
+    row, col = grid()
+    head[np.hypot(row - 90, col - 140) < 20] = True
+    places = np.array([[128.0, 104.0], [128.0, 200.0], [60.0, 60.0], [90.0, 140.0]])
+    at_arm, at_head = _at_tip(arm, places), _at_tip(head, places)
+    assert at_arm[0] > 0.9
+    assert at_arm[1:].max() < 0.2
+    assert at_head[3] > 0.99
+    assert at_head[:3].max() < 0.2
+    assert not _at_tip(np.zeros_like(arm), places).any()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import distance_transform_edt, map_coordinates
 from scipy.signal import fftconvolve
 from scipy.spatial import cKDTree
 from skimage.transform import downscale_local_mean
@@ -31,7 +31,15 @@ BeamMethod = Literal["auto", "brightest", "friedel", "lattice", "inversion"]
 
 _FRIEDEL_SPOTS = 60
 # what each kind of evidence may add for a candidate; all are between 0 and 1 before
-_WEIGHT = {"friedel": 1.3, "brightness": 0.5, "halo": 0.6, "centre": 0.8, "stop": 0.8, "pairs": 1.2}
+_WEIGHT = {
+    "friedel": 1.3,
+    "brightness": 0.5,
+    "halo": 0.6,
+    "centre": 0.8,
+    "stop": 0.4,
+    "tip": 0.6,
+    "pairs": 1.2,
+}
 #: Nodes whose pairs are compared, and how many pairs make full evidence.
 _MAX_LIKELY, _ENOUGH_PAIRS = 8, 12
 
@@ -220,7 +228,7 @@ def _evidence(
     near = distance < reach
     brightness = 1 + np.log10(spots.intensity / spots.intensity.max()) / 2
     centre = np.zeros(len(points))
-    if prepared.halo_rc is not None:
+    if prepared.halo_rc is not None and not _is_beside_stop(prepared):
         # the halo is wide: its centre is good to a few pixels, less where a stop covers it
         width = max(6.0, 0.05 * min(prepared.mask.shape))
         centre = np.exp(-0.5 * (np.linalg.norm(points - prepared.halo_rc, axis=1) / width) ** 2)
@@ -230,7 +238,35 @@ def _evidence(
         + _WEIGHT["halo"] * halo
         + _WEIGHT["centre"] * centre
         + _WEIGHT["stop"] * stop
+        + _WEIGHT["tip"] * _at_tip(prepared.beam_stop, points)
     )
+
+
+def _is_beside_stop(prepared: PreparedImage) -> bool:
+    """Tell whether what seems to be the centre of the halo lies beside a beam stop: then it is that of a bright spot."""
+    if not prepared.beam_stop.any():
+        return False
+    row, col = np.clip(np.round(prepared.halo_rc).astype(int), 0, np.array(prepared.mask.shape) - 1)
+    return bool(
+        distance_transform_edt(~prepared.beam_stop)[row, col] > max(6.0, 0.03 * min(prepared.mask.shape))
+    )
+
+
+def _at_tip(stop: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return how near places are to where a beam stop ends in the frame, 0 to 1 (n,): there its head is put over the direct beam."""
+    if not stop.any():
+        return np.zeros(len(points))
+    rows, cols = np.nonzero(stop)
+    pixels = np.column_stack([rows, cols]).astype(float)
+    inside = distance_transform_edt(np.pad(stop, 1))[1:-1, 1:-1]
+    edge = (rows == 0) | (cols == 0) | (rows == stop.shape[0] - 1) | (cols == stop.shape[1] - 1)
+    if edge.any():
+        depth = cKDTree(pixels[edge]).query(pixels)[0]
+        width = float(np.median(inside[rows, cols][depth > 0.7 * depth.max()])) * 2
+        tip = pixels[depth > depth.max() - max(width, 3.0)].mean(axis=0)
+    else:
+        width, tip = float(inside.max()), pixels.mean(axis=0)
+    return np.exp(-0.5 * (np.linalg.norm(points - tip, axis=1) / max(6.0, width)) ** 2)
 
 
 def _most_evident(
