@@ -152,7 +152,7 @@ class IdentifyWidget(mw.Container):
             label="Minimum S/N", value=6.0, min=1.0, max=1000.0, step=0.5, tooltip=_TIPS["min_snr"]
         )
         self.faintest = mw.FloatSpinBox(
-            label="Faintest spot / %", value=0.0, min=0.0, max=50.0, step=0.1, tooltip=_TIPS["faintest"]
+            label="Faintest / %", value=0.0, min=0.0, max=50.0, step=0.1, tooltip=_TIPS["faintest"]
         )
         self.network = mw.ComboBox(
             label="Network", choices=lambda _: list(list_weights()), value=BUNDLED, tooltip=_TIPS["network"]
