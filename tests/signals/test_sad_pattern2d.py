@@ -10,6 +10,7 @@ from support.shared import REAL, needs_real
 
 from napari_sadp import combine_signals
 from napari_sadp.errors import PatternRefusedError
+from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.samples import SAMPLES, sample_stack
 from napari_sadp.signals._frames import LATTICE_COLUMNS
 from napari_sadp.signals.sad_pattern2d import LazySADPattern2D, SADPattern2D
@@ -126,6 +127,27 @@ def test_classes_and_space_groups(stack):
     found = stack.identify(rule="mean")
     assert found.space_groups.groups[0] == 225
     assert found.space_groups.rule == "mean"
+
+
+def test_faint_spots_do_not_count_where_the_user_says_so():
+    """[011] of an alloy whose order shows in weak spots: primitive with them, face-centred without."""
+    row, col = np.mgrid[:256, :256]
+    image = np.full((256, 256), 10.0)
+    for i, j in np.ndindex(11, 11):
+        m, n = i - 5, j - 5
+        height = (2e4 if (m + n) % 2 == 0 else 400.0) * np.exp(-(m * m + 2 * n * n) / 20)
+        image += height * np.exp(
+            -0.5 * ((row - 128 - 18 * m) ** 2 + (col - 127 - 18 * np.sqrt(2) * n) ** 2) / 1.8**2
+        )
+    s = SADPattern2D(np.random.default_rng(0).poisson(image).astype(np.float32))
+    scheme = build_scheme()
+    for faintest, name in ((0.0, "221"), (0.1, "225")):
+        classes = s.classify(faintest=faintest, **QUIET)
+        best = classes.metadata.Sadp.columns[int(classes.data.argmax())]
+        assert best == scheme.labels[scheme.index_of[name, (0, 1, 1)]]
+        assert s.identify(faintest=faintest).patterns[0].best_class[0] == best
+    with pytest.raises(ValueError, match=r"faintest is 0\.7"):
+        s.classify(faintest=0.7, **QUIET)
 
 
 @pytest.mark.filterwarnings("ignore::hyperspy.exceptions.VisibleDeprecationWarning")

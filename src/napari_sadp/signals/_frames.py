@@ -153,9 +153,11 @@ def class_row(
     mask: np.ndarray | None = None,
     beam_rc: np.ndarray | None = None,
     min_snr: float,
+    faintest: float,
 ) -> np.ndarray:
     """Return the class probabilities of one frame and, last, that of none of them; nan where it is refused."""
-    found = _identified(frame.pattern(data, mask), weights, device, beam_or_none(beam_rc), min_snr)
+    pattern, beam_rc = frame.pattern(data, mask), beam_or_none(beam_rc)
+    found = _identified(pattern, weights, device, beam_rc, min_snr, faintest)
     if found.class_probabilities is None:
         return np.full(n_classes + 1, np.nan)
     return np.append((1 - found.none_of_these) * found.class_probabilities, found.none_of_these)
@@ -167,9 +169,12 @@ def _identified(
     device: str,
     beam_rc: np.ndarray | None,
     min_snr: float,
+    faintest: float = 0.0,
 ) -> PatternResult:
     """Return a classified frame; the network is loaded once in each process."""
     from napari_sadp.identify import identify_pattern
     from napari_sadp.models.predict import load_classifier
 
-    return identify_pattern(pattern, load_classifier(weights, device), beam_rc=beam_rc, min_snr=min_snr)
+    return identify_pattern(
+        pattern, load_classifier(weights, device), beam_rc=beam_rc, min_snr=min_snr, faintest=faintest
+    )

@@ -329,6 +329,7 @@ class SADPattern2D(Signal2D):
         beam_rc: Beam = None,
         mask: Mask = None,
         min_snr: float = 6.0,
+        faintest: float = 0.0,
         **map_options: Any,
     ) -> Signal1D:
         """Classify every frame; lazy signals are classified lazily.
@@ -346,6 +347,8 @@ class SADPattern2D(Signal2D):
             True where the data mean nothing: one frame (n_rows, n_cols) for all, or a signal with one for each.
         min_snr : float
             Smallest signal to noise ratio of a spot.
+        faintest : float
+            Intensity of the weakest spot that counts, over that of the strongest diffracted beam; 0 to 0.5.
         **map_options
             Options of `hyperspy.api.signals.BaseSignal.map`, such as ``show_progressbar``, ``num_workers`` and ``lazy_output``.
 
@@ -359,6 +362,7 @@ class SADPattern2D(Signal2D):
         ValueError
             If a parameter is out of range, or mask or beam fit neither a frame nor the navigation axes.
         """
+        check_range("faintest", faintest, 0.0, 0.5)
         names = self._class_names(weights, device)
         return self._map_rows(
             _frames.class_row,
@@ -368,6 +372,7 @@ class SADPattern2D(Signal2D):
             weights=weights,
             device=device,
             n_classes=len(names) - 1,
+            faintest=faintest,
             **self._given(beam_rc, mask, min_snr),
         )
 
@@ -384,7 +389,7 @@ class SADPattern2D(Signal2D):
             True where the data of all frames mean nothing [px of the square frame].
         **options
             Options of `napari_sadp.identify_patterns`: ``weights``, ``device``, ``beam_rc`` (one for all frames), ``min_snr``,
-            ``progress``, ``knowledge``.
+            ``faintest``, ``progress``, ``knowledge``.
 
         Returns
         -------
