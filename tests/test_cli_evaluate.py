@@ -13,7 +13,10 @@ from napari_sadp.evaluate import run as evaluation
 from napari_sadp.evaluate.frames import SWEEPS
 from napari_sadp.evaluate.report import write_report
 from napari_sadp.evaluate.run import NONE, REFUSED, Evaluation, EvaluationConfig
+from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.models.predict import load_classifier
+from napari_sadp.models.resnet import build_resnet
+from napari_sadp.models.weights import WeightsCard, save_weights
 
 
 @pytest.fixture
@@ -38,7 +41,11 @@ def test_a_report_of_everything(short, tmp_path, weights_file, capsys):
         "--out",
         str(tmp_path),
     ]
-    assert main([*words, "--parts", "aligned,frames,sweeps,groups,foreign"]) == 0
+    every = ["--parts", "aligned,frames,sweeps,groups,foreign", "--compare", str(weights_file)]
+    assert main([*words, *every]) == 0
+    # a network beside itself, on the same images
+    compared = next((tmp_path / "rows").glob("aligned test *.csv"))
+    assert compared.read_text() == (tmp_path / "rows" / "aligned.csv").read_text()
     text = (tmp_path / "README.md").read_text()
     for part in (
         "network alone",
@@ -73,6 +80,24 @@ def test_wrong_usage_is_named(tmp_path, capsys):
     assert "patterns is 1, expected a number in [20" in capsys.readouterr().err
     assert main(["evaluate", "--weights", "nothing", "--out", str(tmp_path)]) == 1
     assert "nothing: no such weight file" in capsys.readouterr().err
+
+
+def test_networks_of_other_groups_are_no_match(tmp_path, weights_file, capsys):
+    scheme = build_scheme((225, 229))
+    card = WeightsCard(
+        name="two",
+        architecture="resnet18",
+        size=96,
+        groups=scheme.groups,
+        labels=scheme.labels,
+        scheme_version=scheme.version,
+    )
+    other = save_weights(tmp_path, card, build_resnet("resnet18", len(scheme)))
+    words = ["evaluate", "--weights", str(weights_file), "--compare", str(other), "--device", "cpu"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 2
+    assert (
+        "trained on the groups 225, 229, expected 213, 221, 225, 227, 229 as test" in capsys.readouterr().err
+    )
 
 
 def frame_row(number, found, visible, **changes):

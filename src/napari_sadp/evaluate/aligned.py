@@ -12,8 +12,10 @@ from napari_sadp.dataset.stream import PatternStream
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
+    from napari_sadp.dataset.library import SpotLibrary
     from napari_sadp.evaluate.rows import Row
     from napari_sadp.evaluate.structures import HeldOut
+    from napari_sadp.labels.scheme import PatternScheme
     from napari_sadp.models.predict import Classifier
 
 #: Range of the thickness for patterns by Bloch waves [nm], that of the default recipe.
@@ -23,8 +25,36 @@ EVALUATION_SEED = 2 * 10**9
 _BATCH = 64
 
 
+def aligned_library(
+    structures: Sequence[HeldOut], scheme: PatternScheme, seed: int
+) -> Generator[tuple[int, int], None, SpotLibrary]:
+    """Work out the spots of structures on all zone axes; half of the patterns of small cells are by Bloch waves.
+
+    Parameters
+    ----------
+    structures : sequence of HeldOut
+        Structures to draw from.
+    scheme : PatternScheme
+        The classes.
+    seed : int
+        Seed.
+
+    Yields
+    ------
+    tuple of 2 int
+        Structures done, and of all.
+
+    Returns
+    -------
+    SpotLibrary
+        For `aligned_rows`.
+    """
+    crystals = [(item.behaviour, item.crystal) for item in structures]
+    return (yield from build_library_steps(crystals, scheme, dynamical_nm=DYNAMICAL_NM, seed=seed))
+
+
 def aligned_rows(
-    classifier: Classifier, structures: Sequence[HeldOut], n_patterns: int, seed: int
+    classifier: Classifier, structures: Sequence[HeldOut], library: SpotLibrary, n_patterns: int, seed: int
 ) -> Generator[tuple[int, int], None, list[Row]]:
     """Classify aligned images.
 
@@ -33,7 +63,9 @@ def aligned_rows(
     classifier : Classifier
         The network.
     structures : sequence of HeldOut
-        Structures to draw from; half of the patterns of small cells are by Bloch waves.
+        Structures that the library is of.
+    library : SpotLibrary
+        Their spots, from `aligned_library`.
     n_patterns : int
         How many; every visible class with equal chances.
     seed : int
@@ -42,7 +74,7 @@ def aligned_rows(
     Yields
     ------
     tuple of 2 int
-        Done, and of all: structures worked out and patterns classified.
+        Patterns classified, and of all.
 
     Returns
     -------
@@ -50,16 +82,6 @@ def aligned_rows(
         Plain values of each pattern.
     """
     scheme, card = classifier.scheme, classifier.card
-    crystals = [(item.behaviour, item.crystal) for item in structures]
-    total = len(crystals) + n_patterns
-    steps = build_library_steps(crystals, scheme, dynamical_nm=DYNAMICAL_NM, seed=seed)
-    while True:
-        try:
-            done, _ = next(steps)
-        except StopIteration as end:
-            library = end.value
-            break
-        yield done, total
     stream = PatternStream(
         library,
         size=card.size,
@@ -88,5 +110,5 @@ def aligned_rows(
                     "confidence": float(probability[best]),
                 }
             )
-        yield len(crystals) + len(rows), total
+        yield len(rows), n_patterns
     return rows

@@ -13,7 +13,7 @@ from napari_sadp import __version__
 from napari_sadp._validate import check_option, check_range
 from napari_sadp.ensemble.ceilings import ceiling
 from napari_sadp.errors import PatternRefusedError
-from napari_sadp.evaluate.aligned import EVALUATION_SEED, aligned_rows
+from napari_sadp.evaluate.aligned import EVALUATION_SEED, aligned_library, aligned_rows
 from napari_sadp.evaluate.foreign import FOREIGN_KINDS, foreign_frame
 from napari_sadp.evaluate.frames import ARTICLE, CONDITIONS, SWEEPS, VISIBLE, Condition, acquire
 from napari_sadp.evaluate.rows import Row, RowStore
@@ -164,7 +164,7 @@ def evaluate(config: EvaluationConfig, folder: Path | str) -> Iterator[Evaluatio
     CheckpointError
         If a network cannot be used.
     ValueError
-        If the device is not there.
+        If the device is not there, or a compared network has other classes.
     """
     from napari_sadp.models.predict import load_classifier
 
@@ -181,7 +181,13 @@ def evaluate(config: EvaluationConfig, folder: Path | str) -> Iterator[Evaluatio
     store = RowStore(Path(folder), settings)
     found = Evaluation(config, classifier, structures)
     for name in config.compare:
-        found.compared[name] = load_classifier(name, config.device)
+        other = load_classifier(name, config.device)
+        if other.scheme.labels != classifier.scheme.labels:
+            raise ValueError(
+                f"compare has {name!r}, trained on the groups {', '.join(map(str, other.scheme.groups))}, expected "
+                f"{', '.join(map(str, classifier.scheme.groups))} as {classifier.card.name}"
+            )
+        found.compared[name] = other
     for part in config.parts:
         for done, total in _MEASURES[part](found, store):
             yield EvaluationProgress(part, done, total)
@@ -192,14 +198,16 @@ def _aligned(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
     """Classify aligned images as the network was trained on, kinematic and by Bloch waves."""
     networks = {"aligned": found.classifier}
     networks |= {f"aligned {item.card.name}": item for item in found.compared.values()}
+    library = None
     for part, classifier in networks.items():
         # a compared network may have been trained again under the same name
         name = part if part == "aligned" else f"{part} {classifier.card.sha256[:12]}"
         rows = store.read(name)
         if len(rows) != found.config.patterns:
-            rows = yield from aligned_rows(
-                classifier, found.structures, found.config.patterns, found.config.seed
-            )
+            n, seed = found.config.patterns, found.config.seed
+            if library is None:
+                library = yield from aligned_library(found.structures, found.classifier.scheme, seed)
+            rows = yield from aligned_rows(classifier, found.structures, library, n, seed)
             store.write(name, rows)
         found.rows[part] = rows
 
