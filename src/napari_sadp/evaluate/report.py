@@ -351,8 +351,6 @@ def _foreign(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
 
 def _speed(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
     """Return the table of architectures beside that of the article."""
-    from napari_sadp.models.resnet import describe_device
-
     networks = {found.classifier.card.architecture: ("aligned", found.classifier)}
     networks |= {
         item.card.architecture: (f"aligned {item.card.name}", item) for item in found.compared.values()
@@ -362,24 +360,25 @@ def _speed(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
     lines = [
         "## Architectures",
         "",
-        f"Time: forward pass on {describe_device(found.classifier.device)}, the article's on a GPU it does not name. Our accuracy: visible "
-        "class of aligned images of held-out structures; networks that are not trained have none. The article's: its 60 classes on its "
-        "own simulations.",
+        f"Time: forward pass on {rows[0]['device']}, the article's on a GPU it does not name. Our accuracy: visible class of aligned images "
+        "of structures that training did not know, after so many training images, few of them meaning that the network was trained to show "
+        "that it can be. The article's: its 60 classes on its own simulations.",
         "",
-        "| architecture | parameters, article | ours | accuracy, article | ours | time per image, article | "
+        "| architecture | parameters, article | ours | accuracy, article | ours | trained on | time per image, article | "
         + " | ".join(f"ours, {size} px" for size in sizes)
         + " |",
-        "|---" * (6 + len(sizes)) + "|",
+        "|---" * (7 + len(sizes)) + "|",
     ]
     for architecture, (accuracy, parameters, ms) in ARTICLE_TABLE.items():
-        part = networks.get(architecture, ("", None))[0]
+        part, network = networks.get(architecture, ("", None))
         some = found.rows.get(part)
+        seen = network.card.recipe.get("images_seen") if network else None
         ours = str(_shares(some, _hits(some, "visible"))) if some else "-"
         row = times[architecture, sizes[0]]
         cells = " | ".join(f"{times[architecture, size]['ms_per_image']:.3g} ms" for size in sizes)
         lines.append(
             f"| {architecture} | {parameters / 1e6:.1f} M | {row['parameters'] / 1e6:.1f} M | {100 * accuracy:.3f} % | {ours} | "
-            f"{ms} ms | {cells} |"
+            f"{f'{seen} images' if seen else '-'} | {ms} ms | {cells} |"
         )
     return [*lines, ""]
 

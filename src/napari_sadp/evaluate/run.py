@@ -404,6 +404,7 @@ def _foreign(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
 def _speed(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
     """Time all architectures on the device."""
     from napari_sadp.models.architectures import ARCHITECTURES
+    from napari_sadp.models.resnet import describe_device
     from napari_sadp.models.speed import time_architecture
 
     sizes = (found.classifier.card.size, 224)
@@ -411,7 +412,9 @@ def _speed(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
 
     def make(item: tuple[str, int]) -> Row:
         architecture, size = item
-        return time_architecture(architecture, size, len(found.classifier.scheme), found.classifier.device)
+        device = found.classifier.device
+        row = time_architecture(architecture, size, len(found.classifier.scheme), device)
+        return row | {"device": describe_device(device)}
 
     yield from _kept(found, store, "speed", work, make)
 
