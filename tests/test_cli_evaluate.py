@@ -84,14 +84,7 @@ def test_wrong_usage_is_named(tmp_path, capsys):
 
 def test_networks_of_other_groups_are_no_match(tmp_path, weights_file, capsys):
     scheme = build_scheme((225, 229))
-    card = WeightsCard(
-        name="two",
-        architecture="resnet18",
-        size=96,
-        groups=scheme.groups,
-        labels=scheme.labels,
-        scheme_version=scheme.version,
-    )
+    card = WeightsCard("two", "resnet18", 96, scheme.groups, scheme.labels, scheme.version)
     other = save_weights(tmp_path, card, build_resnet("resnet18", len(scheme)))
     words = ["evaluate", "--weights", str(weights_file), "--compare", str(other), "--device", "cpu"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 2

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_sadp._atomic import atomic_path, atomic_write
 from napari_sadp.evaluate.foreign import FOREIGN_KINDS
-from napari_sadp.evaluate.frames import CONDITIONS, VISIBLE
+from napari_sadp.evaluate.frames import ARTICLE, CONDITIONS, VISIBLE
 from napari_sadp.evaluate.metrics import confusion_matrix, detection_auroc, share_of_hits, shares_by
 from napari_sadp.evaluate.pictures import plot_calibration, plot_confusion, plot_sweeps
 from napari_sadp.evaluate.rows import Row, column, write_table
 from napari_sadp.evaluate.run import N_COMBINED, NONE, REFUSED, Evaluation
-from napari_sadp.labels.spacegroups import zone_name
+from napari_sadp.labels.spacegroups import behaviours, zone_name
 from napari_sadp.models.calibrate import calibration_error
 
 if TYPE_CHECKING:
@@ -224,19 +223,21 @@ def _frames(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
 
 def _by_group(found: Evaluation) -> list[str]:
     """Return the table of the article's frames by space group and by whether the structure type is new."""
-    name, used, rows = _conditions(found)[0]
+    made = {name: (used, rows) for name, used, rows in _conditions(found)}
+    if ARTICLE.name not in made:
+        return []
+    used, rows = made[ARTICLE.name]
     rows = [row for row, use in zip(rows, used, strict=True) if use]
-    groups = dict.fromkeys(int(re.match(r"\d+", item.behaviour)[0]) for item in found.structures)
-    parts = [
-        (str(group), [row for row in rows if re.match(r"\d+", str(row["behaviour"]))[0] == str(group)])
-        for group in groups
-    ]
+    parts = []
+    for group in found.classifier.scheme.groups:
+        names = [item.name for item in behaviours(group)]
+        parts.append((str(group), [row for row in rows if str(row["behaviour"]) in names]))
     parts += [
         (text, [row for row in rows if bool(row["new_type"]) == new])
         for text, new in (("structure types of training", False), ("new structure types", True))
     ]
     lines = [
-        f"Of the frames of *{name}* that are used:",
+        f"Of the frames of *{ARTICLE.name}* that are used:",
         "",
         "| | frames | structures | visible class, above 0.2 % | class by symmetry | either | visible is symmetry |",
         "|---|---|---|---|---|---|---|",

@@ -101,7 +101,7 @@ def _is_of(entry: CatalogueEntry, kept: dict[str, list[CatalogueEntry]]) -> bool
 
 
 def _composition(entry: CatalogueEntry) -> tuple[tuple[str, float], ...]:
-    """Return what is the same for all ways to write a formula."""
+    """Return the shares of the elements in the cell; formulas of disordered structures are rounded, and would miss twins."""
     parts: dict[str, float] = {}
     for species, multiplicity, *_ in entry.sites:
         for element, occupancy, *_ in species:

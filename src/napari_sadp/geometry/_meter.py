@@ -11,10 +11,13 @@ from napari_sadp.geometry._coarse import coarser, factor_for, to_copy
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.background import PreparedImage
+    from napari_sadp.geometry.results import SpotLattice
 
 #: Share of the weight of the profile that must fall on live pixels.
 MIN_LIVE = 0.6
 _CHUNK = 20_000
+#: Spots that a profile is learnt from.
+_N_PROFILE = 40
 
 
 def nodes_in_view(beam_rc: np.ndarray, basis: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -28,6 +31,12 @@ def nodes_in_view(beam_rc: np.ndarray, basis: np.ndarray, shape: tuple[int, int]
     rc = beam_rc + nodes @ basis
     nodes = nodes[np.all((rc >= 0) & (rc <= size), axis=1) & np.any(nodes != 0, axis=1)]
     return nodes[np.argsort(np.linalg.norm(nodes @ basis, axis=1), kind="stable")]
+
+
+def profile_spots(lattice: SpotLattice) -> np.ndarray:
+    """Return the strongest spots of a lattice (n, 2) [px], whose profile all of its spots have."""
+    strong = np.argsort(-lattice.spots.intensity * lattice.indexed, kind="stable")[:_N_PROFILE]
+    return lattice.spots.rc[strong[lattice.indexed[strong]]]
 
 
 class SpotMeter:

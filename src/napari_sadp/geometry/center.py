@@ -246,10 +246,9 @@ def _is_beside_stop(prepared: PreparedImage) -> bool:
     """Tell whether what seems to be the centre of the halo lies beside a beam stop: then it is that of a bright spot."""
     if not prepared.beam_stop.any():
         return False
-    row, col = np.clip(np.round(prepared.halo_rc).astype(int), 0, np.array(prepared.mask.shape) - 1)
-    return bool(
-        distance_transform_edt(~prepared.beam_stop)[row, col] > max(6.0, 0.03 * min(prepared.mask.shape))
-    )
+    halo = np.clip(np.round(prepared.halo_rc), 0, np.array(prepared.mask.shape) - 1)
+    distance = np.linalg.norm(np.argwhere(prepared.beam_stop) - halo, axis=1).min()
+    return bool(distance > max(6.0, 0.03 * min(prepared.mask.shape)))
 
 
 def _at_tip(stop: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtr
 
-from napari_sadp.geometry._meter import MIN_LIVE, SpotMeter, nodes_in_view
+from napari_sadp.geometry._meter import MIN_LIVE, SpotMeter, nodes_in_view, profile_spots
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.analyse import PatternGeometry
@@ -34,7 +34,6 @@ PROFILE_ERROR = 0.03
 
 _MIN_REACH_SNR = 3.0  # where the strongest spots would not reach it, a node is unknown
 _PRESENT, _ABSENT, _UNKNOWN = 1, 0, -1
-_N_PROFILE = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +102,7 @@ def measure_nodes(geometry: PatternGeometry) -> NodeMap:
     rc[seen[seen >= 0]] = spots.rc[seen >= 0]
     bad = prepared.mask | _saturated_pixels(geometry)
     meter = SpotMeter(prepared, bad, spots.sigma_px, 0.5 * float(np.linalg.norm(lattice.g1_px)))
-    strong = np.argsort(-spots.intensity * lattice.indexed, kind="stable")[:_N_PROFILE]
-    meter.learn_profile(spots.rc[strong[lattice.indexed[strong]]])
+    meter.learn_profile(profile_spots(lattice))
     intensity, sigma, live = meter.measure(rc)
     known = live >= MIN_LIVE
     sigma *= _texture(meter, (intensity / sigma)[known], geometry)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sadp.geometry._meter import MIN_LIVE, SpotMeter, nodes_in_view
+from napari_sadp.geometry._meter import MIN_LIVE, SpotMeter, nodes_in_view, profile_spots
 from napari_sadp.geometry._search import finer_lattices, reduce_basis
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ _PAIR, _EACH = 5.0, 2.0
 #: Of each spot of two pairs that are enough where nothing contradicts them.
 _SURE = 5.5
 _BRIGHT, _NEGATIVE = 5.0, -4.0
-_N_PROFILE = 40
 #: Difference in distance from the beam, relative, from which a ring cannot be what two pairs show.
 _NO_RING = 0.08
 
@@ -75,8 +74,7 @@ class _Search:
     def __init__(self, prepared: PreparedImage, lattice: SpotLattice, reach_px: float) -> None:
         self.prepared, self.beam_rc, self.reach = prepared, lattice.beam_rc, reach_px
         self.sigma = lattice.spots.sigma_px
-        strong = np.argsort(-lattice.spots.intensity * lattice.indexed, kind="stable")[:_N_PROFILE]
-        self.strong = lattice.spots.rc[strong[lattice.indexed[strong]]]
+        self.strong = profile_spots(lattice)
         self.meters: dict[int, SpotMeter] = {}
 
     def _meter(self, half_gap: float) -> SpotMeter:
