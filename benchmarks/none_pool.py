@@ -24,7 +24,7 @@ from napari_sadp.identify import identify_pattern
 from napari_sadp.identify._pattern import OWN_LATTICE, combine_none, leftover_log_odds
 from napari_sadp.models.predict import load_classifier
 
-WEIGHTS = (0.0, 0.3, 0.5, 0.7, 1.0)
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 1.0)
 PRIORS = (0.02, 0.05, 0.1, 0.2)
 KINDS = ("non-cubic lattice", "two crystals")
 #: A wrong answer is never worth more than this.

@@ -291,6 +291,8 @@ def test_none_by_shape_or_by_image():
     assert combine_none(0.3, None) == pytest.approx(0.3)  # weights without a score change nothing
     assert combine_none(1.0, -50.0) == 1.0  # a shape that is none stays none
     assert combine_none(0.0, 0.0, prior=0.05) == pytest.approx(0.05)
+    # one alternative, one prior: that neither the image nor what is left over says anything leaves it
+    assert combine_none(0.0, 0.0, 0.0, prior=0.05) == pytest.approx(0.05)
     # odds of 1 : 19 before, 9 : 1 for none by an image whose ln odds count half
     by_image = combine_none(0.0, 2 * np.log(9.0), prior=0.05, weight=0.5)
     assert by_image == pytest.approx((9 / 19) / (1 + 9 / 19))
