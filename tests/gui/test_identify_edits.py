@@ -123,9 +123,8 @@ def assert_shows(widget, layers, core, frame: int = 1) -> None:
     assert int(row["Spots"]) == lattice.n_spots
     assert [float(x) for x in row["Beam px"].split(",")] == pytest.approx(core.beam.rc, abs=0.06)
     assert rows_of(layers["beam"], frame)[0] == pytest.approx(core.beam.rc, abs=2e-3)
-    assert rows_of(layers["vectors"], frame) == pytest.approx(
-        lattice.node_rc(np.array([[1, 0], [0, 1]])), abs=2e-3
-    )
+    tips = lattice.beam_rc + np.stack([lattice.g1_px, lattice.g2_px])
+    assert rows_of(layers["vectors"], frame) == pytest.approx(tips, abs=2e-3)
     arrows = layers["lattice"].data[layers["lattice"].data[:, 0, 0] == frame]
     assert arrows[:, 0, 1:] == pytest.approx(np.tile(lattice.beam_rc, (2, 1)), abs=2e-3)
     assert arrows[:, 1, 1:] == pytest.approx(np.stack([lattice.g1_px, lattice.g2_px]), abs=2e-3)
@@ -314,7 +313,7 @@ def test_moving_a_lattice_vector_changes_lattice_nodes_class_and_groups(
     vectors = layers["vectors"]
     viewer.layers.selection.active = vectors
     [number] = np.flatnonzero(
-        np.all(np.isclose(vectors.data, [1, *found.lattice.node_rc([[1, 0]])[0]]), axis=1)
+        np.all(np.isclose(vectors.data, [1, *(found.lattice.beam_rc + found.lattice.g1_px)]), axis=1)
     )
     half = found.beam.rc + 0.5 * found.lattice.g1_px + np.array([0.4, 0.3])
     drag(vectors, vectors.data[number], [1, *half])

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sadp.errors import PatternRefusedError
+from napari_sadp.geometry._meter import nodes_in_view
 from napari_sadp.geometry._search import CERTAIN_LOG_NFA
 from napari_sadp.geometry.distortion import distortion_from_symmetry
-from napari_sadp.geometry.lattice import refit
+from napari_sadp.geometry.lattice import MIN_ROWS, across_rows, refit, too_few_rows
 from napari_sadp.geometry.nodes import friedel_agreement
-from napari_sadp.geometry.superlattice import finer_basis
+from napari_sadp.geometry.refine import refine_lattice
+from napari_sadp.geometry.superlattice import finer_basis, look_at_nodes
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.analyse import PatternGeometry
@@ -26,6 +28,10 @@ _MAX_PLANE_MISS, _MAX_PLANE_MISS_FULL = 0.15, 0.25  # of |g1|, without and with 
 _FEW_SPOTS = 10
 #: Least correlation of the intensities of opposite spots, a common trend of their ratio across the pattern (a tilt) aside.
 _MIN_AGREEMENT, _MIN_PAIRS = 0.15, 14
+#: Signal to noise ratio of a weak spot beyond doubt, and how many of them another row needs.
+_CLEAR_SCORE, _LEAST_SEEN = 6.0, 2
+#: Spots of the shorter of two rows that are enough.
+_LEAST_IN_ROW = 3
 _MAX_BEAM_MISS = 0.3  # of |g1|: a given beam farther from every node contradicts the lattice
 
 
@@ -39,11 +45,33 @@ def with_mask(pattern: DiffractionPattern, mask: np.ndarray) -> DiffractionPatte
 
 
 def with_weak_spots(prepared: PreparedImage, lattice: SpotLattice) -> SpotLattice:
-    """Return the lattice that holds spots too weak for the search as well."""
+    """Return the lattice, refined, that holds spots too weak for the search as well."""
     distance = np.linalg.norm(lattice.spots.rc[lattice.indexed] - lattice.beam_rc, axis=1)
-    basis = finer_basis(prepared, lattice, float(np.quantile(distance, 0.8)) + 1)
+    basis = finer_basis(prepared, lattice, float(distance.max()) + 1)
     finer = None if basis is None else refit(lattice, basis)
-    return lattice if finer is None else finer
+    # the spots are where they are; how much each counts, and the distortion, are found anew
+    return lattice if finer is None else refine_lattice(prepared, finer, move=False)
+
+
+def require_rows(prepared: PreparedImage, lattice: SpotLattice) -> None:
+    """Refuse a lattice whose spots lie on two rows, unless both are beyond doubt, or weak spots show on others."""
+    nodes = lattice.indices[lattice.indexed]
+    across = across_rows(nodes)
+    rows, count = np.unique(nodes @ across, return_counts=True)
+    if len(rows) >= MIN_ROWS or (count.min() >= _LEAST_IN_ROW and lattice.log_nfa < CERTAIN_LOG_NFA):
+        return
+    basis, shape = np.stack([lattice.g1_px, lattice.g2_px]), prepared.mask.shape
+    middle = lattice.spots.rc[lattice.indexed].mean(axis=0)
+    reach = np.linalg.norm(lattice.spots.rc[lattice.indexed] - middle, axis=1).max()
+    reach += np.linalg.norm(basis[1])  # the next row may be farther off than any spot of these
+    others = nodes_in_view(lattice.beam_rc, basis, shape)
+    others = others[~np.isin(others @ across, rows)]
+    others = others[np.linalg.norm(lattice.node_rc(others) - middle, axis=1) <= reach]
+    score, at_node = look_at_nodes(prepared, lattice, others)
+    seen = np.count_nonzero((score > _CLEAR_SCORE) & at_node)
+    against = np.count_nonzero((score > _CLEAR_SCORE) & ~at_node) + np.count_nonzero(score < -_CLEAR_SCORE)
+    if seen < max(_LEAST_SEEN, against + 1):
+        raise too_few_rows(len(rows), len(nodes))
 
 
 def doubts(lattice: SpotLattice) -> tuple[str, ...]:
@@ -117,9 +145,10 @@ def _require_beam_in_plane(prepared: PreparedImage, lattice: SpotLattice, beam: 
     """
     distance = np.linalg.norm(lattice.spots.rc - beam.rc, axis=1)
     nearest = int(np.argmin(distance))
-    visible = distance[nearest] < 1e-6 and lattice.spots.intensity[nearest] >= np.quantile(
-        lattice.spots.intensity, 0.9
-    )
+    # its spot was measured anew since
+    visible = distance[nearest] < 0.5 * lattice.spots.sigma_px + 0.5 and lattice.spots.intensity[
+        nearest
+    ] >= np.quantile(lattice.spots.intensity, 0.9)
     miss = float(np.linalg.norm(beam.rc - lattice.beam_rc))
     spacing = float(np.linalg.norm(lattice.g1_px))
     # the middle of a plateau of full pixels, with what it spilt, is not quite the middle of the beam

@@ -66,6 +66,7 @@ def _copy(prepared: PreparedImage, factor: int) -> PreparedImage:
         noise=noise,
         mask=mask,
         beam_stop=binned(prepared.beam_stop.astype(np.float32), factor) > 0.5,
+        full=binned(prepared.full.astype(np.float32), factor) > 0,
         # what was repaired is one pixel among several
         hot=np.zeros(mask.shape, bool),
         halo_rc=None if prepared.halo_rc is None else to_copy(prepared.halo_rc, factor),

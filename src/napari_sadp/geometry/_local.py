@@ -122,14 +122,18 @@ def pixel_noise(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
     near_mask = ndimage.binary_dilation(mask, np.ones((3, 3))) if mask.any() else mask
     window = max(24.0, min(data.shape) / 6)
     noise = 1.4826 * local_quantile(rough, near_mask, window, 0.5)
+    return np.maximum(noise, np.float32(least_noise(data, mask))).astype(np.float32)
+
+
+def least_noise(data: np.ndarray, mask: np.ndarray) -> float:
+    """Return the noise of a pixel below which no frame is: that of rounding to integers, or a little of its range."""
     good = data[~mask]
     if not good.size:
-        return noise
+        return 0.0
     low, high = np.percentile(good[::5], [1, 99.9])
     integer = bool(np.all(good == np.round(good)))
     # rounding to integers alone makes 0.29 counts; float images without noise still need a finite signal to noise
-    floor = max(1e-5 * float(high - low), 0.3 if integer else 0.0, 1e-30)
-    return np.maximum(noise, floor).astype(np.float32)
+    return max(1e-5 * float(high - low), 0.3 if integer else 0.0, 1e-30)
 
 
 def median_3x3(data: np.ndarray) -> np.ndarray:

@@ -8,14 +8,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sadp.geometry._coarse import coarser, factor_for, to_copy
+from napari_sadp.geometry._light import STEP, SpotLight, light_of_spots
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.background import PreparedImage
     from napari_sadp.geometry.results import SpotLattice
 
+#: Radius of what is fitted, over the standard deviation of a spot, where there is room.
+REACH = 4.0
 #: Share of the weight of the profile that must fall on live pixels.
 MIN_LIVE = 0.6
+#: Relative errors of the light of neighbours and of its size: profiles that are not all alike.
+_LIGHT_ERROR, _SIZE_ERROR = 0.1, 0.05
 _CHUNK = 20_000
+#: How much the height and the plane of a fit are held at zero, over their own weight.
+_HOLD = (1e-9, 1e-3, 1e-3, 1e-3)
 #: Spots that a profile is learnt from.
 _N_PROFILE = 40
 
@@ -37,6 +44,14 @@ def profile_spots(lattice: SpotLattice) -> np.ndarray:
     """Return the strongest spots of a lattice (n, 2) [px], whose profile all of its spots have."""
     strong = np.argsort(-lattice.spots.intensity * lattice.indexed, kind="stable")[:_N_PROFILE]
     return lattice.spots.rc[strong[lattice.indexed[strong]]]
+
+
+def meter_of(prepared: PreparedImage, lattice: SpotLattice) -> SpotMeter:
+    """Return what measures the spots of a lattice by the profile of the strongest; saturated pixels do not count."""
+    bad = prepared.mask | prepared.full
+    meter = SpotMeter(prepared, bad, lattice.spots.sigma_px, 0.5 * float(np.linalg.norm(lattice.g1_px)))
+    meter.learn_profile(profile_spots(lattice))
+    return meter
 
 
 class SpotMeter:
@@ -65,7 +80,7 @@ class SpotMeter:
                 copy if np.array_equal(bad, prepared.mask) else coarser(replace(prepared, mask=bad), factor)
             )
             bad = copy.mask
-        self._reach = float(max(min(4.0 * sigma, half_gap) / factor, 2.0))
+        self._reach = float(max(min(REACH * sigma, half_gap) / factor, 2.0))
         self.half = int(np.ceil(self._reach))
         pad = self.half + 1
         self.pad = pad
@@ -73,9 +88,11 @@ class SpotMeter:
         self.live = np.pad(~bad, pad)
         self.variance = np.pad(copy.noise.astype(float) ** 2, pad, mode="edge")
         self.gain = _gain(copy)
-        self.step = 0.5
+        self.step = STEP
+        self.sigma = sigma / factor
         self.radius = np.arange(0, self._reach + 1 + self.step, self.step)
         self.profile = np.exp(-0.5 * (self.radius * factor / sigma) ** 2)
+        self.light: SpotLight | None = None
 
     @property
     def reach(self) -> float:
@@ -117,6 +134,52 @@ class SpotMeter:
                 return
             self.profile = profile / profile[0]
 
+    def learn_light(self, rc: np.ndarray) -> None:
+        """Take the light of known spots (n, 2) [px] into account wherever something is measured from now on.
+
+        It may be given as `light` to another meter of the same pattern and size of spot.
+        """
+        if not len(rc):
+            return
+        patch, weight, dr, dc = self._patches(to_copy(rc, self.factor))
+        height, error, _ = self._fit(patch, weight, self._template(dr, dc), dr, dc)
+        height = np.where(np.isfinite(error), height, 0.0)
+        inside = (slice(self.pad, -self.pad),) * 2
+        self.light = light_of_spots(
+            self.signal[inside], self.live[inside], to_copy(rc, self.factor), height, self.sigma, self.profile
+        )
+
+    def places(self, rc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return where spots are that are about at some places (n, 2) [px], and the uncertainty of either coordinate (n,) [px].
+
+        The profile is moved until it fits; the uncertainty is infinite where there is nothing to fit.
+        """
+        start = to_copy(rc, self.factor)
+        shift, error = np.zeros_like(start), np.full(len(start), np.inf)
+        light = self._light_at(start)
+        most, own = 0.5 * self.sigma + 0.5, 0.0
+        for _ in range(4):
+            patch, weight, dr, dc = self._patches(start, shift)
+            template = self._template(dr, dc)
+            distance = np.hypot(dr, dc)
+            slope = np.interp(distance, self.radius, np.gradient(self.profile, self.step), right=0.0)
+            slope = -slope / np.maximum(distance, 1e-6)
+            rest = patch if light is None else patch - light[0]
+            design = np.stack([template, slope * dr, slope * dc, np.ones_like(dr), dr, dc], axis=2)
+            # photon noise of the spot itself
+            weight = weight / (1 + self.gain * own * weight)
+            answer, spread = _solve(design, weight, rest, _HOLD[:1] * 3 + _HOLD[1:])
+            height = answer[:, 0]
+            good = height > 0
+            height = np.where(good, height, 1.0)
+            step = answer[:, 1:3] / height[:, None]
+            own = height[:, None] * template * good[:, None]
+            shift = np.where(good[:, None], shift + np.clip(step, -0.3 * self.sigma, 0.3 * self.sigma), shift)
+            error = np.where(good, np.hypot(*spread[:, 1:3].T) / np.sqrt(2) / height, np.inf)
+        error[(np.hypot(*shift.T) > most) | ~np.isfinite(error)] = np.inf
+        shift[~np.isfinite(error)] = 0.0
+        return rc + shift * self.factor, error * self.factor
+
     def measure(self, rc: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return integrated intensity, its uncertainty, and the share of the profile on live pixels, each (n,)."""
         parts = [self._measure(rc[i : i + _CHUNK]) for i in range(0, len(rc), _CHUNK)]
@@ -127,7 +190,8 @@ class SpotMeter:
     def _measure(self, rc: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         patch, weight, dr, dc = self._patches(to_copy(rc, self.factor))
         template = self._template(dr, dc)
-        height, error, _ = self._fit(patch, weight, template, dr, dc)
+        light = self._light_at(to_copy(rc, self.factor))
+        height, error, _ = self._fit(patch, weight, template, dr, dc, light)
         volume = float(self.factor**2 * 2 * np.pi * np.trapezoid(self.profile * self.radius, self.radius))
         # photon noise of the spot itself, by the same weights as the fit
         own = self.gain * np.clip(height, 0, None)[:, None] * template
@@ -138,39 +202,83 @@ class SpotMeter:
         live[~np.isfinite(error)] = 0.0
         return height * volume, np.sqrt(error**2 + extra) * volume, live
 
-    def _patches(self, rc: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return values, weights (0 outside of the reach) and distances of the pixels around places of the copy, each (n, k)."""
+    def _patches(
+        self, rc: np.ndarray, shift: np.ndarray | float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return values, weights (0 outside of the reach) and distances of the pixels around places of the copy, each (n, k).
+
+        Distances are from the places with a shift; the pixels, and which of them count, do not depend on it.
+        """
+        row, col = self._pixels(rc)
+        dr, dc = row - self.pad - rc[:, :1], col - self.pad - rc[:, 1:]
+        good = self.live[row, col] & (np.hypot(dr, dc) <= self._reach)
+        moved = np.broadcast_to(shift, rc.shape)
+        return self.signal[row, col], good / self.variance[row, col], dr - moved[:, :1], dc - moved[:, 1:]
+
+    def _pixels(self, rc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows and columns, of the padded copy, of the pixels around places of the copy, each (n, k)."""
         centre = np.round(rc).astype(int)
         offset = np.arange(-self.half, self.half + 1)
         d_row, d_col = (a.ravel() for a in np.meshgrid(offset, offset, indexing="ij"))
         limit = np.array(self.signal.shape) - 1
         row = np.clip(centre[:, :1] + d_row + self.pad, 0, limit[0])
-        col = np.clip(centre[:, 1:] + d_col + self.pad, 0, limit[1])
-        dr, dc = row - self.pad - rc[:, :1], col - self.pad - rc[:, 1:]
-        good = self.live[row, col] & (np.hypot(dr, dc) <= self._reach)
-        return self.signal[row, col], good / self.variance[row, col], dr, dc
+        return row, np.clip(centre[:, 1:] + d_col + self.pad, 0, limit[1])
+
+    def _light_at(self, rc: np.ndarray) -> np.ndarray | None:
+        """Return `SpotLight.at` for places of the copy (2, n, k), None where no spots are known."""
+        if self.light is None:
+            return None
+        row, col = (pixel - self.pad for pixel in self._pixels(rc))
+        return self.light.at(rc, row, col)
 
     def _template(self, dr: np.ndarray, dc: np.ndarray) -> np.ndarray:
         return np.interp(np.hypot(dr, dc), self.radius, self.profile, right=0.0)
 
     def _fit(
-        self, patch: np.ndarray, weight: np.ndarray, template: np.ndarray, dr: np.ndarray, dc: np.ndarray
+        self,
+        patch: np.ndarray,
+        weight: np.ndarray,
+        template: np.ndarray,
+        dr: np.ndarray,
+        dc: np.ndarray,
+        light: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return height, its uncertainty (infinite where it is not fixed), and the plane (n, k)."""
-        design = np.stack([template, np.ones_like(dr), dr, dc], axis=2)
-        normal = np.einsum("nki,nk,nkj->nij", design, weight, design)
-        right = np.einsum("nki,nk,nk->ni", design, weight, patch)
-        scale = np.sqrt(np.maximum(np.einsum("nii->ni", normal), 1e-300))
-        scaled = normal / (scale[:, :, None] * scale[:, None, :])
-        # where too few pixels are left, the plane is held at zero rather than extrapolated
-        scaled += np.diag([1e-9, 1e-3, 1e-3, 1e-3])
-        lost = (weight.astype(bool).sum(axis=1) < 6) | (normal[:, 0, 0] < 1e-6 * normal[:, 1, 1])
-        scaled[lost] = np.eye(4)
-        inverse = np.linalg.inv(scaled)
-        answer = np.einsum("nij,nj->ni", inverse, right / scale) / scale
-        error = np.sqrt(np.clip(inverse[:, 0, 0], 0, None)) / scale[:, 0]
-        error[lost] = np.inf
-        return answer[:, 0], error, np.einsum("nki,ni->nk", design[:, :, 1:], answer[:, 1:])
+        """Return height, its uncertainty (infinite where it is not fixed), and the plane (n, k).
+
+        The light of neighbours is taken off. That it may be brighter by `_LIGHT_ERROR`, and larger by `_SIZE_ERROR`, than
+        what is known of it are two more things to fit.
+        """
+        columns, hold = [template, np.ones_like(dr), dr, dc], _HOLD
+        if light is not None:
+            patch = patch - light[0]
+            columns += list(light)
+            hold = (*_HOLD, -(_LIGHT_ERROR**-2), -(_SIZE_ERROR**-2))
+        design = np.stack(columns, axis=2)
+        answer, error = _solve(design, weight, patch, hold)
+        return answer[:, 0], error[:, 0], np.einsum("nki,ni->nk", design[:, :, 1:4], answer[:, 1:4])
+
+
+def _solve(
+    design: np.ndarray, weight: np.ndarray, patch: np.ndarray, hold: tuple[float, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the least-squares answers (n, p) and their uncertainties, infinite where too few pixels are left.
+
+    Each unknown is held at zero by a share of its own weight or, where `hold` is negative, by that weight.
+    """
+    normal = np.einsum("nki,nk,nkj->nij", design, weight, design)
+    right = np.einsum("nki,nk,nk->ni", design, weight, patch)
+    lost = (weight.astype(bool).sum(axis=1) < 6) | (normal[:, 0, 0] < 1e-6 * np.einsum("nk->n", weight))
+    held = np.array(hold)
+    normal += np.diag(np.where(held < 0, -held, 0.0))
+    scale = np.sqrt(np.maximum(np.einsum("nii->ni", normal), 1e-300))
+    # where too few pixels are left, the plane is held at zero rather than extrapolated
+    scaled = normal / (scale[:, :, None] * scale[:, None, :]) + np.diag(np.clip(held, 1e-9, None))
+    scaled[lost] = np.eye(len(hold))
+    inverse = np.linalg.inv(scaled)
+    answer = np.einsum("nij,nj->ni", inverse, right / scale) / scale
+    error = np.sqrt(np.clip(np.einsum("nii->ni", inverse), 0, None)) / scale
+    error[lost] = np.inf
+    return answer, error
 
 
 def _gain(prepared: PreparedImage) -> float:

@@ -14,6 +14,7 @@ from napari_sadp.geometry._checks import (
     doubts,
     require_likeness,
     require_occupancy,
+    require_rows,
     require_zone,
     with_mask,
     with_weak_spots,
@@ -25,6 +26,7 @@ from napari_sadp.geometry.center import find_direct_beam
 from napari_sadp.geometry.discs import disc_hypotheses
 from napari_sadp.geometry.lattice import MIN_SPOTS, fit_lattice, move_origin
 from napari_sadp.geometry.nodes import NodeMap, measure_nodes
+from napari_sadp.geometry.refine import refine_lattice
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
 from napari_sadp.geometry.rings import radial_features
 from napari_sadp.geometry.spots import spot_hypotheses
@@ -142,7 +144,8 @@ def analyse_pattern(
             lattice = _best_lattice(prepared, prepared, hypotheses, given, min_snr, min_explained)
         spots = lattice.spots
         beam = given or find_direct_beam(pattern, spots, method="lattice", lattice=lattice, prepared=prepared)
-        lattice = with_weak_spots(prepared, move_origin(lattice, beam.rc))
+        lattice = with_weak_spots(prepared, refine_lattice(prepared, move_origin(lattice, beam.rc)))
+        spots = lattice.spots
         require_zone(prepared, lattice, beam)
     except PatternRefusedError as error:
         _refuse(pattern, prepared, spots, given, error)
@@ -215,7 +218,10 @@ def _most_certain(
     for spots in hypotheses:
         try:
             in_frame = spots_of_frame(spots, factor)
-            lattice = fit_lattice(in_frame, given, centre_rc=prepared.halo_rc, min_explained=min_explained)
+            lattice = fit_lattice(
+                in_frame, given, centre_rc=prepared.halo_rc, min_explained=min_explained, min_rows=2
+            )
+            require_rows(prepared, lattice)
             require_occupancy(prepared, lattice)
         except PatternRefusedError as error:
             refusal = refusal or error

@@ -17,6 +17,7 @@ from napari_sadp.geometry._local import (
     GREY_NOISE,
     block_quantile,
     fill_holes,
+    least_noise,
     local_quantile,
     pixel_noise,
     radial_quantile,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from napari_sadp.pattern import DiffractionPattern
 
 
+#: Relative error of the streaks that are subtracted.
+_STREAK_ERROR = 0.1
 #: Ratio of signal to noise of a pixel up to which `compressed` is nearly linear.
 _COMPRESSION = 3.0
 
@@ -56,6 +59,8 @@ class PreparedImage:
         The part of the mask that is the shadow of a beam stop.
     hot : (n_rows, n_cols) ndarray of bool
         Hot and dead pixels that were repaired; not part of `mask`.
+    full : (n_rows, n_cols) ndarray of bool
+        Where the detector was saturated; such pixels say how bright it is at least, no more.
     halo_rc : (2,) ndarray of float64 or None
         Centre of the diffuse scattering (row, col) [px], None where it has none; about where the direct beam is.
     quantum : float
@@ -74,6 +79,7 @@ class PreparedImage:
     mask: np.ndarray
     beam_stop: np.ndarray
     hot: np.ndarray
+    full: np.ndarray
     halo_rc: np.ndarray | None
     quantum: float
     saturated: bool
@@ -118,7 +124,9 @@ def prepare_image(pattern: DiffractionPattern, *, window_px: float | None = None
     if hot.any():
         notes.append(f"repaired {int(hot.sum())} hot or dead pixels")
     saturated = is_saturated(data, mask)
+    as_read, least, full = data, least_noise(data, mask), np.zeros(data.shape, bool)
     if saturated:
+        full = ~mask & (data >= data[~mask].max())
         notes.append("the brightest spots are saturated")
         data, mask, note = without_streaks(data, mask, noise)
         notes += [note] if note else []
@@ -129,12 +137,15 @@ def prepare_image(pattern: DiffractionPattern, *, window_px: float | None = None
     halo, halo_rc = _radial_halo(data, mask)
     background = halo + local_quantile(data - halo, mask, window, 0.45)
     signal = np.where(mask, np.float32(0), data - background)
-    noise = pixel_noise(data, mask)
-    quantum = _grey_step(data, mask, noise)
+    noise = np.maximum(pixel_noise(data, mask), np.float32(least))
+    quantum = _grey_step(as_read, mask, noise)
     # rounding alone makes 0.29 of a step, also where all neighbours are rounded alike
     noise = np.maximum(noise, np.float32(0.3 * quantum))
+    if data is not as_read:
+        # what is left of a streak is no spot
+        noise = np.hypot(noise, _STREAK_ERROR * (as_read - data))
     return PreparedImage(
-        signal, background, noise, mask, stop, hot, halo_rc, quantum, saturated, tuple(notes)
+        signal, background, noise, mask, stop, hot, full, halo_rc, quantum, saturated, tuple(notes)
     )
 
 

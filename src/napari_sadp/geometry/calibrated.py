@@ -30,7 +30,8 @@ class CalibratedLattice:
     d_angstrom, d_error_angstrom : (2,) ndarray of float64
         Their spacings d = 1/g [Å].
     spot_d_angstrom : (n,) ndarray of float64
-        Spacing of every spot that was found, by its distance from the direct beam; inf for that beam [Å].
+        Spacing of every spot that was found, by its distance from the direct beam, radial distortion taken off; inf for that
+        beam [Å].
     camera_constant_px_angstrom : float
         Camera constant [px Å].
     """
@@ -71,6 +72,7 @@ def calibrated_lattice(lattice: SpotLattice, pattern: DiffractionPattern) -> Cal
         )
     length, error = _lengths(lattice)
     distance = np.linalg.norm(lattice.spots.rc - lattice.beam_rc, axis=1)
+    distance = distance / (1 + lattice.radial_px2 * distance**2)
     with np.errstate(divide="ignore"):
         spot_d = 1 / (pixel * np.where(distance < 0.25 * length[0], 0.0, distance))
     g = pixel * length

@@ -6,6 +6,7 @@ with their measured intensities, as the simulator draws its spots: without backg
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -108,6 +109,7 @@ def render_nodes(
     intensity = nodes.intensity[shown]
     known = np.isfinite(intensity)
     intensity = np.where(known, intensity, np.max(intensity[known], initial=1.0)).clip(0.0)
-    rc = blank.from_pattern(lattice.node_rc(nodes.indices[shown]))
+    # where they would be without radial distortion, as the simulator draws them
+    rc = blank.from_pattern(replace(lattice, radial_px2=0.0).node_rc(nodes.indices[shown]))
     image = render_gaussians(rc, intensity, SPOT_SIGMA_G1 * g1_length(size), (size, size))
     return TrainingImage(normalise_image(image, gamma).astype(np.float32), "rendered", matrix, beam)

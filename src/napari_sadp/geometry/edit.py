@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sadp.errors import PatternRefusedError
-from napari_sadp.geometry._checks import doubts, require_likeness, require_zone, with_mask, with_weak_spots
+from napari_sadp.geometry._checks import (
+    doubts,
+    require_likeness,
+    require_rows,
+    require_zone,
+    with_mask,
+    with_weak_spots,
+)
 from napari_sadp.geometry._search import grow, one_spot_per_node, reduce_basis, weights
 from napari_sadp.geometry.analyse import PatternGeometry, analyse_pattern
 from napari_sadp.geometry.background import prepare_image
 from napari_sadp.geometry.center import find_direct_beam
 from napari_sadp.geometry.lattice import SYSTEMATIC_ERROR, fit_lattice, move_origin, refit
+from napari_sadp.geometry.refine import refine_lattice
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
 from napari_sadp.geometry.spots import find_spots, integrate_spots, spot_centroids
 
@@ -136,13 +144,19 @@ def analyse_edited(
     beam = given
     try:
         if edits.basis_px is not None:
-            lattice = lattice_from_basis(spots, edits.beam_rc, edits.basis_px)
+            lattice = lattice_from_basis(
+                spots, edits.beam_rc, edits.basis_px, prepared=prepared, move=edits.spots is None
+            )
         else:
-            lattice = fit_lattice(spots, given, centre_rc=prepared.halo_rc, min_explained=min_explained)
+            lattice = fit_lattice(
+                spots, given, centre_rc=prepared.halo_rc, min_explained=min_explained, min_rows=2
+            )
+            require_rows(prepared, lattice)
             beam = given or find_direct_beam(
                 pattern, spots, method="lattice", lattice=lattice, prepared=prepared
             )
-            lattice = with_weak_spots(prepared, move_origin(lattice, beam.rc))
+            lattice = refine_lattice(prepared, move_origin(lattice, beam.rc), move=edits.spots is None)
+            lattice = with_weak_spots(prepared, lattice)
             require_zone(prepared, lattice, beam)
     except PatternRefusedError as error:
         beam = beam or find_direct_beam(pattern, spots, prepared=prepared)
@@ -150,13 +164,20 @@ def analyse_edited(
     if given is None:
         beam = DirectBeam(lattice.beam_rc.copy(), beam.score, beam.method)
     notes = (*pattern.notes, *prepared.notes, *doubts(lattice), *_what_was_given(edits))
-    found = PatternGeometry(pattern, beam, spots, lattice, prepared, notes)
+    found = PatternGeometry(pattern, beam, lattice.spots, lattice, prepared, notes)
     if edits.basis_px is None:
         require_likeness(found)
     return found
 
 
-def lattice_from_basis(spots: SpotList, beam_rc: np.ndarray, basis_px: np.ndarray) -> SpotLattice:
+def lattice_from_basis(
+    spots: SpotList,
+    beam_rc: np.ndarray,
+    basis_px: np.ndarray,
+    *,
+    prepared: PreparedImage | None = None,
+    move: bool = False,
+) -> SpotLattice:
     """Return the lattice that given vectors span, refined on the spots that lie on it.
 
     Parameters
@@ -167,6 +188,10 @@ def lattice_from_basis(spots: SpotList, beam_rc: np.ndarray, basis_px: np.ndarra
         Node (0, 0), (row, col) [px].
     basis_px : (2, 2) ndarray of float
         Rows are the vectors [px]; good to a tenth of the shortest or better.
+    prepared : PreparedImage, optional
+        The pattern, to find how much each spot counts; without it, by its signal to noise ratio.
+    move : bool
+        Whether spots go where their profile fits the pattern, see `refine_lattice`; not those that a user placed.
 
     Returns
     -------
@@ -205,6 +230,8 @@ def lattice_from_basis(spots: SpotList, beam_rc: np.ndarray, basis_px: np.ndarra
     moved = np.linalg.norm(fitted.beam_rc - start.beam_rc) > 2 * _SAME_VECTOR * lengths[0]
     if far or moved or abs(round(np.linalg.det(np.round(steps)))) != 1:
         return start
+    if prepared is not None:
+        fitted = refine_lattice(prepared, fitted, move=move)
     return replace(fitted, log_nfa=float("nan"))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_sadp._validate import check_range
 from napari_sadp.geometry.lattice import refit_spots
+from napari_sadp.geometry.refine import refine_lattice
 from napari_sadp.labels.lattice2d import span
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def without_faint(found: PatternGeometry, faintest: float) -> PatternGeometry:
     if coarser is None:
         return found
     prepared = found.prepared
+    coarser = refine_lattice(prepared, coarser, move=False)
     # the height of the weakest that counts: all spots of a pattern have one profile
     height = faintest * _strongest_pixel(found, nodes.rc[known & ~faint])
     signal = np.where(prepared.signal < height, np.float32(0), prepared.signal)

@@ -59,7 +59,7 @@ def leftover_spots(lattice: SpotLattice) -> Leftover:
         does not count.
     """
     spots, basis = lattice.spots, np.stack([lattice.g1_px, lattice.g2_px])
-    miss = np.linalg.norm(spots.rc - lattice.beam_rc - lattice.indices @ basis, axis=1)
+    miss = np.linalg.norm(spots.rc - lattice.node_rc(lattice.indices), axis=1)
     unit = float(np.linalg.norm(basis[0]))
     over = ~lattice.indexed & (miss > _OWN * unit)
     first = Fit(lattice.beam_rc, basis, 0.1 * unit, lattice.log_nfa, lattice.indexed, lattice.indices)

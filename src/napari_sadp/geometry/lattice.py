@@ -35,6 +35,8 @@ from napari_sadp.labels.lattice2d import span
 #: Relative error of a basis vector that no fit shows: residual ellipticity and distortion of the projector system.
 SYSTEMATIC_ERROR = 0.005
 MIN_SPOTS = 5
+#: Rows that a zone axis shows at least.
+MIN_ROWS = 3
 #: A lattice as certain as `CERTAIN_LOG_NFA` may leave more spots to others, as long as they make no lattice half as certain.
 _LEAST_EXPLAINED = 0.6
 #: Shares of the spots, nearest to the direct beam first, that may lie on a lattice of their own, and how many are the least.
@@ -46,6 +48,12 @@ _MAX_INDEX = 8
 _LEAST_FILLED = 0.12
 #: How well the centre of the diffuse scattering is known [px].
 _CENTRE_ERROR = 3.0
+#: Products of a node with these count rows along the shortest directions.
+_ACROSS = np.array([[0, -1], [1, 0], [1, -1], [-1, -1]])
+#: Radial distortion of an ordinary projector system at the edge of the frame, root mean square, relative.
+_RADIAL = 0.004
+#: Rounds of a fit whose weights follow from what it leaves.
+_REWEIGHTED = 10
 #: Share of the amplitude that the main coset of a lattice needs to stand alone.
 _MAIN_COSET = 0.6
 
@@ -57,6 +65,7 @@ def fit_lattice(
     centre_rc: np.ndarray | None = None,
     max_log_nfa: float = -2.0,
     min_explained: float = 0.6,
+    min_rows: int = MIN_ROWS,
 ) -> SpotLattice:
     """Find and refine the lattice on which the spots lie.
 
@@ -74,6 +83,8 @@ def fit_lattice(
     min_explained : float
         Smallest share of the spots (weighted by the square root of their intensity) that must lie on the lattice; it is
         asked of the inner half of the spots, where others from higher-order Laue zones surround it.
+    min_rows : int
+        Rows, in any direction, that the spots must lie on at least; a zone axis shows three or more.
 
     Returns
     -------
@@ -84,7 +95,7 @@ def fit_lattice(
     Raises
     ------
     PatternRefusedError
-        "too few spots", "no lattice", "off zone" (the spots lie on one or two rows) or "several crystals".
+        "too few spots", "no lattice", "off zone" (the spots lie on fewer than `min_rows`) or "several crystals".
     ValueError
         If a parameter is out of range.
     """
@@ -118,7 +129,10 @@ def fit_lattice(
             kind = "a second lattice" if second else "no one lattice"
             detail = f"the best lattice explains {100 * explained:.0f} % of the spots, {kind} the others"
             raise PatternRefusedError("several crystals" if second else "no lattice", detail)
-    _require_two_dimensions(fit)
+    nodes = fit.nodes[fit.inlier]
+    n_rows = len(np.unique(nodes @ across_rows(nodes)))
+    if n_rows < min_rows:
+        raise too_few_rows(n_rows, len(nodes))
     return _result(spots, fit, beam)
 
 
@@ -135,11 +149,14 @@ def move_origin(lattice: SpotLattice, rc: np.ndarray) -> SpotLattice:
     Returns
     -------
     SpotLattice
-        Copy with other `beam_rc` and `indices`.
+        Copy with other `beam_rc` and `indices`, and no radial distortion, which was about another place; the same one where
+        nothing moves.
     """
     basis = np.stack([lattice.g1_px, lattice.g2_px])
     shift = np.round((np.asarray(rc, float) - lattice.beam_rc) @ np.linalg.inv(basis)).astype(int)
-    return replace(lattice, beam_rc=lattice.beam_rc + shift @ basis, indices=lattice.indices - shift)
+    if not shift.any():
+        return lattice
+    return replace(lattice, beam_rc=lattice.node_rc(shift), indices=lattice.indices - shift, radial_px2=0.0)
 
 
 def refit(lattice: SpotLattice, basis: np.ndarray) -> SpotLattice | None:
@@ -440,14 +457,83 @@ def _refuse_without_lattice(spots: SpotList, fit: Fit | None) -> None:
     raise PatternRefusedError("no lattice", f"{len(spots)} spots lie on no common lattice ({chance})")
 
 
-def _require_two_dimensions(fit: Fit) -> None:
-    """Refuse a lattice whose second vector hangs on one or two spots."""
-    nodes = fit.nodes[fit.inlier]
-    for direction in ((1, 0), (0, 1), (1, 1), (1, -1)):
-        rows = nodes @ np.array([direction[1], -direction[0]])
-        if len(np.unique(rows)) < 3:
-            detail = f"the {len(nodes)} spots lie on {len(np.unique(rows))} row(s), a zone axis shows at least three"
-            raise PatternRefusedError("off zone", detail)
+def across_rows(nodes: np.ndarray) -> np.ndarray:
+    """Return the (2,) whose product with a node is the number of its row, in the direction in which nodes (n, 2) make the fewest."""
+    return min(_ACROSS, key=lambda across: len(np.unique(nodes @ across)))
+
+
+def too_few_rows(n_rows: int, n_spots: int) -> PatternRefusedError:
+    """Return the refusal of a lattice whose second vector hangs on one or two spots."""
+    detail = f"the {n_spots} spots lie on {n_rows} row(s), a zone axis shows at least three"
+    return PatternRefusedError("off zone", detail)
+
+
+def fit_to_places(
+    lattice: SpotLattice, rc: np.ndarray, variance: np.ndarray, *, reach_px: float
+) -> SpotLattice:
+    """Fit a lattice, and the radial distortion about the beam, to better places of its spots.
+
+    Spots that do not go with the others count little.
+
+    Parameters
+    ----------
+    lattice : SpotLattice
+        What was found, with the direct beam as origin.
+    rc : (n, 2) ndarray of float
+        Places of its indexed spots (row, col) [px].
+    variance : (n,) ndarray of float
+        Variance of either coordinate [px^2].
+    reach_px : float
+        Distance from the beam at which spots are displaced by 0.4 % of it, give or take, before any was seen [px].
+
+    Returns
+    -------
+    SpotLattice
+        The lattice with these places; the same one where they do not fix it.
+    """
+    use, nodes = lattice.indexed, lattice.indices[lattice.indexed]
+    origin, fine, radial = lattice.beam_rc, np.stack([lattice.g1_px, lattice.g2_px]), 0.0
+    weight = 1 / variance
+    everyone = np.ones(len(rc), bool)
+    for _ in range(_REWEIGHTED):
+        g = nodes @ fine
+        bulge = g * np.sum(g**2, axis=1, keepdims=True) / reach_px**2
+        fitted = least_squares(rc - radial * bulge, weight, nodes, everyone)
+        if fitted is None:
+            return lattice
+        origin, fine = fitted
+        radial = _radial(rc - origin, nodes, weight, bulge)
+        miss = rc - origin - nodes @ fine - radial * bulge
+        # of a Cauchy distribution, in units of what most of them show
+        z = np.linalg.norm(miss, axis=1) / np.sqrt(2 * variance)
+        z /= max(1.0, 1.2 * float(np.median(z)) * np.sqrt(len(z) / max(1, len(z) - 3)))
+        weight = 1 / (variance * (1 + z**2))
+    basis = reduce_basis(fine)
+    everywhere = lattice.spots.rc.copy()
+    everywhere[use] = rc
+    indices = np.round((everywhere - origin) @ np.linalg.inv(basis)).astype(int)
+    indices[use] = np.round(nodes @ fine @ np.linalg.inv(basis)).astype(int)
+    return replace(
+        lattice,
+        beam_rc=origin,
+        g1_px=basis[0],
+        g2_px=basis[1],
+        covariance=_covariance(indices[use], weight, miss, basis),
+        rms_px=float(np.sqrt(np.mean(np.sum(miss**2, axis=1)))),
+        spots=replace(lattice.spots, rc=everywhere),
+        indices=indices,
+        radial_px2=float(radial / reach_px**2),
+    )
+
+
+def _radial(step: np.ndarray, nodes: np.ndarray, weight: np.ndarray, bulge: np.ndarray) -> float:
+    """Return how much of a bulge (n, 2) steps from the beam (n, 2) show beside a lattice of any basis."""
+    root = np.sqrt(weight)[:, None]
+    design = np.column_stack([np.ones(len(nodes)), nodes]) * root
+    # what the lattice can take up of either says nothing of the bulge
+    q, _ = np.linalg.qr(design)
+    left, right = ((part * root) - q @ (q.T @ (part * root)) for part in (bulge, step))
+    return float((left * right).sum() / ((left**2).sum() + _RADIAL**-2))
 
 
 def _result(spots: SpotList, fit: Fit, beam: DirectBeam | None) -> SpotLattice:
@@ -475,7 +561,10 @@ def _result(spots: SpotList, fit: Fit, beam: DirectBeam | None) -> SpotLattice:
 
 
 def _covariance(nodes: np.ndarray, weight: np.ndarray, miss: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """Return the covariance of (g1_row, g1_col, g2_row, g2_col) [px^2]."""
+    """Return the covariance of (g1_row, g1_col, g2_row, g2_col) [px^2].
+
+    What a radial distortion leaves open is part of the systematic error.
+    """
     design = np.column_stack([np.ones(len(nodes)), nodes])
     freedom = max(1, 2 * len(nodes) - 6)
     # spots that scatter more than their statistics say make the whole fit less certain, never more

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtr
 
-from napari_sadp.geometry._meter import MIN_LIVE, SpotMeter, nodes_in_view, profile_spots
+from napari_sadp.geometry._meter import MIN_LIVE, SpotMeter, meter_of, nodes_in_view
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.analyse import PatternGeometry
@@ -100,9 +100,7 @@ def measure_nodes(geometry: PatternGeometry) -> NodeMap:
     seen = np.array([number.get(tuple(node), -1) for node in lattice.indices.tolist()], dtype=int)
     seen = np.where(lattice.indexed, seen, -1)
     rc[seen[seen >= 0]] = spots.rc[seen >= 0]
-    bad = prepared.mask | _saturated_pixels(geometry)
-    meter = SpotMeter(prepared, bad, spots.sigma_px, 0.5 * float(np.linalg.norm(lattice.g1_px)))
-    meter.learn_profile(profile_spots(lattice))
+    meter = meter_of(prepared, lattice)
     intensity, sigma, live = meter.measure(rc)
     known = live >= MIN_LIVE
     sigma *= _texture(meter, (intensity / sigma)[known], geometry)
@@ -166,11 +164,12 @@ def inversion_agreement(
     """
     basis = np.stack([lattice.g1_px, lattice.g2_px])
     indices = np.concatenate([[[0, 0]], nodes_in_view(lattice.beam_rc, basis, prepared.mask.shape)])
-    total = prepared.signal + prepared.background
-    bad = prepared.mask.copy()
-    if prepared.saturated:
-        bad |= total >= total[~prepared.mask].max()
-    meter = SpotMeter(prepared, bad, lattice.spots.sigma_px, 0.5 * float(np.linalg.norm(lattice.g1_px)))
+    meter = SpotMeter(
+        prepared,
+        prepared.mask | prepared.full,
+        lattice.spots.sigma_px,
+        0.5 * float(np.linalg.norm(lattice.g1_px)),
+    )
     intensity, sigma, live = meter.measure(lattice.node_rc(indices))
     intensity[live < MIN_LIVE] = np.nan
     found = [_agreement(indices, intensity, sigma, basis, tuple(centre)) for centre in centres.tolist()]
@@ -206,14 +205,6 @@ def _agreement(
     between = 4 * np.var((first + second) / 2)
     within = float(np.mean(ratio**2)) * len(pairs) / max(1, len(pairs) - 2)
     return float((between - within) / max(between + within, 1e-30)), len(pairs)
-
-
-def _saturated_pixels(geometry: PatternGeometry) -> np.ndarray:
-    """Return where the detector was saturated; such pixels say how high a spot is at least, no more."""
-    data = geometry.pattern.data
-    if not geometry.prepared.saturated:
-        return np.zeros(data.shape, bool)
-    return data >= data[~geometry.prepared.mask].max()
 
 
 def _texture(meter: SpotMeter, score: np.ndarray, geometry: PatternGeometry) -> float:

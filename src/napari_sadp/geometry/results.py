@@ -70,7 +70,7 @@ class SpotLattice:
     """Reduced two-dimensional lattice of the spots.
 
     The basis is Gauss-reduced: ``|g1| <= |g2|`` and the angle between the vectors is 60 to 90 degrees, up to
-    experimental error. Node (m, n) lies at ``beam_rc + m g1_px + n g2_px``.
+    experimental error. Without distortion node (m, n) lies at ``beam_rc + m g1_px + n g2_px``; see `node_rc`.
 
     Parameters
     ----------
@@ -91,6 +91,9 @@ class SpotLattice:
     log_nfa : float
         Decimal logarithm of the number of lattices as good as this one that as many random spots would make; NaN where
         nobody counted.
+    radial_px2 : float
+        Radial distortion: a spot at the distance r from the beam is displaced outwards by ``radial_px2 * r^3``; more than 0 for a
+        pincushion, less for a barrel [px^-2].
     """
 
     beam_rc: np.ndarray
@@ -102,6 +105,7 @@ class SpotLattice:
     indices: np.ndarray
     indexed: np.ndarray
     log_nfa: float = float("nan")
+    radial_px2: float = 0.0
 
     @property
     def n_spots(self) -> int:
@@ -165,7 +169,8 @@ class SpotLattice:
 
     def node_rc(self, indices: np.ndarray) -> np.ndarray:
         """Return the positions (n, 2) [px] of lattice nodes given as integers (n, 2)."""
-        return self.beam_rc + np.asarray(indices, dtype=float) @ np.stack([self.g1_px, self.g2_px])
+        g = np.asarray(indices, dtype=float) @ np.stack([self.g1_px, self.g2_px])
+        return self.beam_rc + g * (1 + self.radial_px2 * np.sum(g**2, axis=-1, keepdims=True))
 
 
 def lattice_type_probabilities(

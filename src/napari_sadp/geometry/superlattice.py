@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sadp.geometry._meter import MIN_LIVE, SpotMeter, nodes_in_view, profile_spots
+from napari_sadp.geometry._meter import MIN_LIVE, REACH, SpotMeter, nodes_in_view, profile_spots
 from napari_sadp.geometry._search import finer_lattices, reduce_basis
 
 if TYPE_CHECKING:
+    from napari_sadp.geometry._light import SpotLight
     from napari_sadp.geometry.background import PreparedImage
     from napari_sadp.geometry.results import SpotLattice
 
@@ -22,12 +23,25 @@ _MAX_INDEX = 3
 #: Shortest vector over the size of a spot: closer ones run into each other.
 _LEAST_GAP = 2.0
 #: Signal to noise ratio of both spots of a pair together, and of each.
-_PAIR, _EACH = 5.0, 2.0
-#: Of each spot of two pairs that are enough where nothing contradicts them.
-_SURE = 5.5
+_PAIR, _EACH = 6.0, 3.5
+#: Of each spot of the one pair that is enough for a lattice of index 2: finer ones add more nodes, and more chances to be fooled.
+_SURE = 10.0
 _BRIGHT, _NEGATIVE = 5.0, -4.0
-#: Difference in distance from the beam, relative, from which a ring cannot be what two pairs show.
-_NO_RING = 0.08
+#: Fewer negative results tell nothing of the texture.
+_LEAST_BELOW = 4
+#: Share of the pairs that several must be.
+_LEAST_SHARE = 0.04
+#: Most negative results beside a single pair.
+_FEW_NEGATIVE = 2
+#: A spot is at its node within so many of its uncertainties, and this share of its size. Those of a second grain, and the
+#: arcs around bright spots, are beside it.
+_MISS, _MISS_SIZE = 2.0, 0.45
+#: Vectors are of one length within this share of it: elliptical distortion is about as large.
+_SAME_LENGTH = 0.02
+#: Of the pairs that are shown, the share at lengths of their own must be at least this part of their share of all pairs.
+_LEAST_NEW = 0.5
+#: Uncertainty of any position, over the size of a spot.
+_PLACE_ERROR = 0.05
 
 
 def finer_basis(prepared: PreparedImage, lattice: SpotLattice, reach_px: float) -> np.ndarray | None:
@@ -55,11 +69,11 @@ def finer_basis(prepared: PreparedImage, lattice: SpotLattice, reach_px: float) 
     found = None
     for _ in range(3):
         best, most = None, 0.0
-        for _, finer in finer_lattices(basis, _MAX_INDEX):
+        for index, finer in finer_lattices(basis, _MAX_INDEX):
             finer = reduce_basis(finer)
             if np.linalg.norm(finer[0]) < max(_LEAST_GAP * lattice.spots.sigma_px, 4.0):
                 continue
-            evidence = search.evidence(basis, finer)
+            evidence = search.evidence(basis, finer, index)
             if evidence > most:
                 best, most = finer, evidence
         if best is None:
@@ -68,21 +82,53 @@ def finer_basis(prepared: PreparedImage, lattice: SpotLattice, reach_px: float) 
     return found
 
 
+def look_at_nodes(
+    prepared: PreparedImage, lattice: SpotLattice, indices: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Look for weak spots at nodes of a lattice that the spot search left empty.
+
+    Parameters
+    ----------
+    prepared : PreparedImage
+        The pattern.
+    lattice : SpotLattice
+        The lattice.
+    indices : (n, 2) ndarray of int
+        The nodes.
+
+    Returns
+    -------
+    score : (n,) ndarray of float64
+        Signal to noise ratio, that of the texture included; NaN where nothing is known.
+    at_node : (n,) ndarray of bool
+        Whether a score of more than `_EACH` is of a spot at the node, not beside it.
+    """
+    return _Search(prepared, lattice, 0.0).look(indices, np.stack([lattice.g1_px, lattice.g2_px]))
+
+
 class _Search:
     """A pattern and what is known of its spots, to be asked for weak ones."""
 
     def __init__(self, prepared: PreparedImage, lattice: SpotLattice, reach_px: float) -> None:
         self.prepared, self.beam_rc, self.reach = prepared, lattice.beam_rc, reach_px
-        self.sigma = lattice.spots.sigma_px
+        self.sigma, self.bad = lattice.spots.sigma_px, prepared.mask | prepared.full
         self.strong = profile_spots(lattice)
+        self.known = lattice.spots.rc[lattice.indexed]
+        self.basis, self.covariance = np.stack([lattice.g1_px, lattice.g2_px]), lattice.covariance
         self.meters: dict[int, SpotMeter] = {}
+        self.light: SpotLight | None = None
+        self.radial_px2 = lattice.radial_px2
 
     def _meter(self, half_gap: float) -> SpotMeter:
         """Return what measures spots that have so much room; one for all lattices of about the same spacing."""
-        step = int(np.floor(4 * half_gap / self.sigma))
+        step = int(np.floor(4 * min(half_gap / self.sigma, REACH)))
         if step not in self.meters:
-            meter = SpotMeter(self.prepared, self.prepared.mask, self.sigma, step * self.sigma / 4)
+            meter = SpotMeter(self.prepared, self.bad, self.sigma, step * self.sigma / 4)
             meter.learn_profile(self.strong)
+            if self.light is None:
+                meter.learn_light(self.known)
+                self.light = meter.light
+            meter.light = self.light
             self.meters[step] = meter
         return self.meters[step]
 
@@ -94,40 +140,75 @@ class _Search:
         keep = (distance <= self.reach) & (distance > 3 * self.sigma)
         return indices[keep & np.any(np.abs(old - np.round(old)) > 1e-3, axis=1)]
 
-    def evidence(self, basis: np.ndarray, finer: np.ndarray) -> float:
+    def evidence(self, basis: np.ndarray, finer: np.ndarray, index: int) -> float:
         """Return the sum of what the pairs of nodes show that a finer lattice adds, 0 where it may be texture."""
         indices = self._added_nodes(basis, finer)
-        if len(indices) < 6:
+        if len(indices) < 2:
             return 0.0
-        meter = self._meter(0.5 * float(np.linalg.norm(finer[0])))
-        intensity, error, live = meter.measure(self.beam_rc + indices @ finer)
-        known = (live >= MIN_LIVE) & np.isfinite(error)
+        score, at_node = self.look(indices, finer)
+        return _evidence(score, at_node, self._is_new(indices @ finer, basis), indices, index)
+
+    def _is_new(self, g: np.ndarray, basis: np.ndarray) -> np.ndarray:
+        """Tell which vectors (n, 2) have a length that no vector of the coarser lattice has (n,)."""
+        length = np.linalg.norm(g, axis=1)
+        known = np.linalg.norm(nodes_in_view(self.beam_rc, basis, self.prepared.mask.shape) @ basis, axis=1)
+        known = np.concatenate([[0.0], np.sort(known), [np.inf]])
+        after = np.searchsorted(known, length)
+        gap = np.minimum(length - known[after - 1], known[after] - length)
+        return gap > _SAME_LENGTH * length
+
+    def look(self, indices: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the signal to noise ratio at nodes (n, 2), NaN where nothing is known, and whether a spot is at each (n,)."""
+        # the light of the spots that are known is taken off; only added ones are left to disturb each other
+        gap = float(np.linalg.norm(basis[0]))
+        meter = self._meter(max(0.5 * gap, min(2.0 * self.sigma, 0.8 * gap)))
+        g = indices @ basis
+        rc = self.beam_rc + g * (1 + self.radial_px2 * np.sum(g**2, axis=1, keepdims=True))
+        intensity, error, live = meter.measure(rc)
         score = np.full(len(indices), np.nan)
+        known = (live >= MIN_LIVE) & np.isfinite(error)
         score[known] = intensity[known] / error[known]
-        return _evidence(score, indices, finer)
+        below = -score[score < 0]
+        if len(below) >= _LEAST_BELOW:
+            score = score / max(1.0, 1.4826 * float(np.median(below)))
+        bright = np.flatnonzero(score > _EACH)
+        at_node = np.zeros(len(indices), bool)
+        at_node[bright] = self._at_node(meter, rc[bright], g[bright])
+        return score, at_node
+
+    def _at_node(self, meter: SpotMeter, rc: np.ndarray, g: np.ndarray) -> np.ndarray:
+        """Tell which spots are where their nodes are, and not beside them (n,)."""
+        place, error = meter.places(rc)
+        miss = np.linalg.norm(place - rc, axis=1)
+        part = g @ np.linalg.inv(self.basis)
+        of_lattice = np.sqrt(
+            sum(np.einsum("ni,ij,nj->n", part, self.covariance[k::2, k::2], part) for k in (0, 1)) / 2
+        )
+        allowed = np.sqrt(2) * _MISS * np.hypot(error, of_lattice + _PLACE_ERROR * self.sigma)
+        return np.isfinite(error) & (miss <= np.minimum(allowed, _MISS_SIZE * self.sigma))
 
 
-def _evidence(score: np.ndarray, indices: np.ndarray, finer: np.ndarray) -> float:
-    """Return the sum over pairs of opposite nodes from the signal to noise ratio of each (n,), 0 where it may be texture."""
-    if np.any(score < 0):
-        score = score / max(1.0, 1.4826 * float(np.nanmedian(np.abs(score[score < 0]))))
+def _evidence(
+    score: np.ndarray, at_node: np.ndarray, new: np.ndarray, indices: np.ndarray, index: int
+) -> float:
+    """Return the sum over pairs of opposite nodes of the signal to noise ratio of each (n,), 0 where it may be texture.
+
+    The spots of a twin lie on a finer lattice too, at vectors as long as those of the first crystal: as many of those shown
+    must be `new` as would be by chance, or nearly.
+    """
     number = {tuple(node): row for row, node in enumerate(indices.tolist())}
     rows = [(row, number[-m, -n]) for (m, n), row in number.items() if (m, n) > (0, 0) and (-m, -n) in number]
     rows = np.array(rows, dtype=int).reshape(-1, 2)
     rows = rows[np.isfinite(score[rows]).all(axis=1)]
-    pairs, distance = score[rows], np.linalg.norm(indices[rows[:, 0]] @ finer, axis=1)
-    both = pairs.sum(axis=1) / np.sqrt(2)
-    shown = (both > _PAIR) & (pairs.min(axis=1) > _EACH)
+    pairs = score[rows]
+    both, weaker = pairs.sum(axis=1) / np.sqrt(2), pairs.min(axis=1)
+    shown = (both > _PAIR) & (weaker > _EACH) & at_node[rows].all(axis=1)
     dark = (both < -_PAIR) & (pairs.max(axis=1) < -_EACH)
-    values = score[np.isfinite(score)]
-    bright, negative = np.count_nonzero(values > _BRIGHT), np.count_nonzero(values < _NEGATIVE)
-    # mates of bright ones that are bright themselves; what is bright on one side only is no spot of this lattice
-    mates = pairs[pairs.max(axis=1) > _BRIGHT].min(axis=1)
-    if len(mates) < 2 or np.mean(mates > 2.5) <= 0.7:
+    bright, negative = score > _BRIGHT, np.count_nonzero(score < _NEGATIVE)
+    placed, beside = np.count_nonzero(bright & at_node), np.count_nonzero(bright & ~at_node)
+    n_shown, n_dark = np.count_nonzero(shown), np.count_nonzero(dark)
+    if n_shown and np.mean(new[rows[shown, 0]]) < _LEAST_NEW * np.mean(new[rows[:, 0]]):
         return 0.0
-    many = bright >= max(5, 5 * negative, 0.1 * len(values))
-    many |= np.count_nonzero(shown) >= max(3, 3 * np.count_nonzero(dark), 0.05 * len(pairs))
-    # few are enough where they are beyond doubt, and no ring
-    sure = pairs.min(axis=1) > _SURE
-    apart = np.count_nonzero(sure) >= 2 and np.ptp(distance[sure]) > _NO_RING * distance[sure].min()
-    return float(both[shown].sum()) if many or (apart and not negative) else 0.0
+    several = n_shown >= max(index, 3 * n_dark, _LEAST_SHARE * len(pairs)) and placed >= beside
+    one = index == 2 and np.any(weaker[shown] > _SURE) and negative <= _FEW_NEGATIVE
+    return float(both[shown].sum()) if several or one else 0.0

@@ -34,9 +34,9 @@ UNREADABLE = "unreadable"
 #: network did not train on (benchmarks/class_pool.py; 200 images: network alone 0.28, nodes alone 0.39, pooled 0.28, best 0.27).
 NETWORK_WEIGHT = 0.7
 NODE_WEIGHT = 0.2
-#: How much of the ln odds of the network's outlier score counts. On 542 simulated frames (training structures, lattices outside of
-#: the scheme, two crystals; as in benchmarks/none_pool.py) a logistic fit to frames of one crystal and of two gives it 0.22, and
-#: the detection of two crystals is best from 0.1 to 0.3 (area under the curve 0.90; 0.88 at 0.5).
+#: How much of the ln odds of the network's outlier score counts. On frames like those of benchmarks/none_pool.py (251 of one crystal,
+#: 142 of two, 149 of lattices outside of the scheme) a logistic fit, which is not in that script, gives it 0.22 between one crystal
+#: and two; the area under the curve of two crystals is 0.90 from 0.1 to 0.3, and 0.88 at 0.5.
 OUTLIER_WEIGHT = 0.2
 #: ln odds of two crystals, for the share of the amplitude that lies on no node, and for a lattice of their own with fewer false
 #: alarms than `OWN_LATTICE`. Frequencies among simulated frames of training structures (benchmarks/none_pool.py).

@@ -181,8 +181,13 @@ def _vectors(source: Source, frames: Sequence[FrameResult]) -> LayerData | None:
     if not any(item.result.beam is not None for item in frames):
         return None
     seen = [item for item in frames if item.result.lattice is not None]
-    basis, ndim = np.array([[1, 0], [0, 1]]), len(source.stack.navigation_shape) + 2
-    tips = [_in_layer(source, item.frame, item.result.lattice.node_rc(basis)) for item in seen]
+    ndim = len(source.stack.navigation_shape) + 2
+    lattices = [item.result.lattice for item in seen]
+    # the vectors themselves, as the arrows show them: a node lies beside the tip by what the distortion is there
+    tips = [
+        _in_layer(source, item.frame, lattice.beam_rc + np.stack([lattice.g1_px, lattice.g2_px]))
+        for item, lattice in zip(seen, lattices, strict=True)
+    ]
     keywords = _common(source, "vectors") | {
         "symbol": "diamond",
         "face_color": [G1_COLOUR, G2_COLOUR] * len(seen) or G1_COLOUR,
