@@ -147,6 +147,7 @@ def _lattice_dict(lattice: SpotLattice) -> dict[str, Any]:
         "ratio": lattice.ratio,
         "angle_deg": lattice.angle_deg,
         "rms_px": float(lattice.rms_px),
+        "radial_px2": float(lattice.radial_px2),
         "n_spots": lattice.n_spots,
     }
 
