@@ -103,7 +103,7 @@ def test_a_dark_node_beside_a_bright_spot_measures_nothing():
     pattern = camera(gaussians(bright, 4000.0, sigma) + gaussians(bright, 250.0, 2 * sigma))
     prepared = prepare_image(pattern)
     dark = bright[[20, 25, 30]] + [15.0, 0.0]
-    meter = SpotMeter(prepared, prepared.mask, sigma, 7.5)
+    meter = SpotMeter(prepared, sigma, 7.5)
     meter.learn_profile(bright)
     before, error, _ = meter.measure(dark)
     meter.learn_light(bright)
@@ -120,7 +120,7 @@ def test_a_place_is_found_to_what_the_noise_allows(sigma):
     basis = np.array([[11.0, 1.0], [-2.0, 12.0]]) * sigma
     rc = in_view(CENTRE + grid(3) @ basis, 4 * sigma)
     prepared = prepare_image(camera(gaussians(rc, 2000.0, sigma)))
-    meter = SpotMeter(prepared, prepared.mask, sigma, 4 * sigma)
+    meter = SpotMeter(prepared, sigma, 4 * sigma)
     meter.learn_profile(rc)
     rng = np.random.default_rng(1)
     place, error = meter.places(rc + rng.normal(0, 0.15 * sigma, rc.shape))
@@ -135,7 +135,7 @@ def test_a_place_on_the_slope_of_a_neighbour_is_found(seed):
     sigma, rc = 4.0, np.array([[127.0, 120.0], [127.0, 134.0], [60.0, 60.0], [60.0, 180.0], [190.0, 60.0]])
     image = gaussians(rc, [4000.0, 400.0, 4000.0, 4000.0, 4000.0], sigma)
     prepared = prepare_image(camera(image, seed=seed))
-    meter = SpotMeter(prepared, prepared.mask, sigma, 7.0)
+    meter = SpotMeter(prepared, sigma, 7.0)
     meter.learn_profile(rc[[2, 3, 4]])
     _, error = meter.places(rc[1:2])
     assert not np.isfinite(error[0])  # it slides down to the neighbour
@@ -148,7 +148,7 @@ def test_a_place_on_the_slope_of_a_neighbour_is_found(seed):
 def test_where_there_is_no_spot_there_is_no_place():
     rc = np.array([[60.0, 60.0], [60.0, 180.0], [190.0, 60.0], [190.0, 190.0]])
     prepared = prepare_image(camera(gaussians(rc, 3000.0, 2.0)))
-    meter = SpotMeter(prepared, prepared.mask, 2.0, 8.0)
+    meter = SpotMeter(prepared, 2.0, 8.0)
     meter.learn_profile(rc)
     start = np.array([[128.0, 128.0], [-40.0, 20.0]])
     place, error = meter.places(start)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,10 +45,10 @@ def profile_spots(lattice: SpotLattice) -> np.ndarray:
     return lattice.spots.rc[strong[lattice.indexed[strong]]]
 
 
-def meter_of(prepared: PreparedImage, lattice: SpotLattice) -> SpotMeter:
-    """Return what measures the spots of a lattice by the profile of the strongest; saturated pixels do not count."""
-    bad = prepared.mask | prepared.full
-    meter = SpotMeter(prepared, bad, lattice.spots.sigma_px, 0.5 * float(np.linalg.norm(lattice.g1_px)))
+def meter_of(prepared: PreparedImage, lattice: SpotLattice, half_gap: float | None = None) -> SpotMeter:
+    """Return what measures spots by the profile of the strongest of a lattice; half of its shortest vector is their room."""
+    gap = 0.5 * float(np.linalg.norm(lattice.g1_px)) if half_gap is None else half_gap
+    meter = SpotMeter(prepared, lattice.spots.sigma_px, gap)
     meter.learn_profile(profile_spots(lattice))
     return meter
 
@@ -62,24 +61,18 @@ class SpotMeter:
     Parameters
     ----------
     prepared : PreparedImage
-        Signal and noise.
-    bad : (n_rows, n_cols) ndarray of bool
-        Pixels that must not count, those under its mask among them.
+        Signal and noise; saturated pixels do not count.
     sigma : float
         Standard deviation of a spot [px].
     half_gap : float
         Half of the distance to the next node [px].
     """
 
-    def __init__(self, prepared: PreparedImage, bad: np.ndarray, sigma: float, half_gap: float) -> None:
+    def __init__(self, prepared: PreparedImage, sigma: float, half_gap: float) -> None:
         factor = self.factor = factor_for(prepared.mask.shape, sigma)
-        copy = coarser(prepared, factor)
-        if factor > 1:
-            # of a square that is bad in part, the good pixels count
-            copy = (
-                copy if np.array_equal(bad, prepared.mask) else coarser(replace(prepared, mask=bad), factor)
-            )
-            bad = copy.mask
+        # of a square that is saturated in part, the other pixels count
+        copy = coarser(prepared.unsaturated, factor)
+        bad = copy.mask
         self._reach = float(max(min(REACH * sigma, half_gap) / factor, 2.0))
         self.half = int(np.ceil(self._reach))
         pad = self.half + 1
@@ -87,7 +80,8 @@ class SpotMeter:
         self.signal = np.pad(np.where(bad, 0.0, copy.signal), pad)
         self.live = np.pad(~bad, pad)
         self.variance = np.pad(copy.noise.astype(float) ** 2, pad, mode="edge")
-        self.gain = _gain(copy)
+        # background and noise are smooth, and known at saturated pixels of a frame too
+        self.gain = _gain(prepared if factor == 1 else copy)
         self.step = STEP
         self.sigma = sigma / factor
         self.radius = np.arange(0, self._reach + 1 + self.step, self.step)

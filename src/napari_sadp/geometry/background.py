@@ -7,6 +7,7 @@ minor part of the frame) do not count as background. Coordinates are (row, col) 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,6 +86,11 @@ class PreparedImage:
     saturated: bool
     notes: tuple[str, ...]
     binning: int = 1
+
+    @cached_property
+    def unsaturated(self) -> PreparedImage:
+        """The same with saturated pixels under the mask; itself where there are none."""
+        return replace(self, mask=self.mask | self.full) if self.full.any() else self
 
 
 def prepare_image(pattern: DiffractionPattern, *, window_px: float | None = None) -> PreparedImage:

@@ -166,7 +166,6 @@ def inversion_agreement(
     indices = np.concatenate([[[0, 0]], nodes_in_view(lattice.beam_rc, basis, prepared.mask.shape)])
     meter = SpotMeter(
         prepared,
-        prepared.mask | prepared.full,
         lattice.spots.sigma_px,
         0.5 * float(np.linalg.norm(lattice.g1_px)),
     )

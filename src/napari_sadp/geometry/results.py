@@ -169,7 +169,10 @@ class SpotLattice:
 
     def node_rc(self, indices: np.ndarray) -> np.ndarray:
         """Return the positions (n, 2) [px] of lattice nodes given as integers (n, 2)."""
-        g = np.asarray(indices, dtype=float) @ np.stack([self.g1_px, self.g2_px])
+        return self.rc_of(np.asarray(indices, dtype=float) @ np.stack([self.g1_px, self.g2_px]))
+
+    def rc_of(self, g: np.ndarray) -> np.ndarray:
+        """Return the positions (n, 2) [px] of vectors (n, 2) from the direct beam that no distortion has moved [px]."""
         return self.beam_rc + g * (1 + self.radial_px2 * np.sum(g**2, axis=-1, keepdims=True))
 
 

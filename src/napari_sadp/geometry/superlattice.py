@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sadp.geometry._meter import MIN_LIVE, REACH, SpotMeter, nodes_in_view, profile_spots
+from napari_sadp.geometry._meter import MIN_LIVE, REACH, SpotMeter, meter_of, nodes_in_view
 from napari_sadp.geometry._search import finer_lattices, reduce_basis
 
 if TYPE_CHECKING:
@@ -110,23 +110,18 @@ class _Search:
     """A pattern and what is known of its spots, to be asked for weak ones."""
 
     def __init__(self, prepared: PreparedImage, lattice: SpotLattice, reach_px: float) -> None:
-        self.prepared, self.beam_rc, self.reach = prepared, lattice.beam_rc, reach_px
-        self.sigma, self.bad = lattice.spots.sigma_px, prepared.mask | prepared.full
-        self.strong = profile_spots(lattice)
-        self.known = lattice.spots.rc[lattice.indexed]
-        self.basis, self.covariance = np.stack([lattice.g1_px, lattice.g2_px]), lattice.covariance
+        self.prepared, self.lattice, self.reach = prepared, lattice, reach_px
+        self.beam_rc, self.sigma = lattice.beam_rc, lattice.spots.sigma_px
         self.meters: dict[int, SpotMeter] = {}
         self.light: SpotLight | None = None
-        self.radial_px2 = lattice.radial_px2
 
     def _meter(self, half_gap: float) -> SpotMeter:
         """Return what measures spots that have so much room; one for all lattices of about the same spacing."""
         step = int(np.floor(4 * min(half_gap / self.sigma, REACH)))
         if step not in self.meters:
-            meter = SpotMeter(self.prepared, self.bad, self.sigma, step * self.sigma / 4)
-            meter.learn_profile(self.strong)
+            meter = meter_of(self.prepared, self.lattice, step * self.sigma / 4)
             if self.light is None:
-                meter.learn_light(self.known)
+                meter.learn_light(self.lattice.spots.rc[self.lattice.indexed])
                 self.light = meter.light
             meter.light = self.light
             self.meters[step] = meter
@@ -163,7 +158,7 @@ class _Search:
         gap = float(np.linalg.norm(basis[0]))
         meter = self._meter(max(0.5 * gap, min(2.0 * self.sigma, 0.8 * gap)))
         g = indices @ basis
-        rc = self.beam_rc + g * (1 + self.radial_px2 * np.sum(g**2, axis=1, keepdims=True))
+        rc = self.lattice.rc_of(g)
         intensity, error, live = meter.measure(rc)
         score = np.full(len(indices), np.nan)
         known = (live >= MIN_LIVE) & np.isfinite(error)
@@ -180,9 +175,10 @@ class _Search:
         """Tell which spots are where their nodes are, and not beside them (n,)."""
         place, error = meter.places(rc)
         miss = np.linalg.norm(place - rc, axis=1)
-        part = g @ np.linalg.inv(self.basis)
+        part = g @ np.linalg.inv(np.stack([self.lattice.g1_px, self.lattice.g2_px]))
+        covariance = self.lattice.covariance
         of_lattice = np.sqrt(
-            sum(np.einsum("ni,ij,nj->n", part, self.covariance[k::2, k::2], part) for k in (0, 1)) / 2
+            sum(np.einsum("ni,ij,nj->n", part, covariance[k::2, k::2], part) for k in (0, 1)) / 2
         )
         allowed = np.sqrt(2) * _MISS * np.hypot(error, of_lattice + _PLACE_ERROR * self.sigma)
         return np.isfinite(error) & (miss <= np.minimum(allowed, _MISS_SIZE * self.sigma))
