@@ -55,6 +55,41 @@ def test_a_superlattice_below_the_threshold_gives_the_class_of_the_subcell(schem
     assert np.mean(library.label[coarse] == library.symmetry_label[coarse]) < 0.7
 
 
+def test_a_weak_superlattice_is_also_aligned_by_its_subcell(scheme):
+    library = build_library([("221", find_structure("FeTi", 221).crystal())], scheme)
+    rows = np.flatnonzero(library.coarse & (library.zone == scheme.zones.index((0, 0, 1))))
+    assert len(rows)
+    for row in rows:
+        fine = library.label[row] == scheme.index_of["221", (0, 0, 1)]
+        assert fine  # the class is that of all spots
+        rc = library.position[row][library.intensity[row] > 0]
+        radius = np.hypot(*rc.T)
+        # 110 has length 1, so that 100 lies at half a diagonal
+        assert radius.min() == pytest.approx(np.sqrt(0.5), abs=1e-5)
+        assert radius.max() > 4
+        weak = library.evidence[row] > 0
+        assert np.abs(np.hypot(*library.position[row][weak].T) - np.sqrt(0.5)).min() < 1e-5
+    # strong superlattices are not missed
+    other = build_library([("221", find_structure("CsCl", 221).crystal())], scheme)
+    assert not other.coarse.any()
+
+
+def test_processes_make_the_same_library(scheme, tmp_path):
+    crystals = [("225", find_structure("Al", 225).crystal()), ("227a", find_structure("Si", 227).crystal())]
+    seen = []
+    one, two = (
+        build_library(
+            crystals, scheme, dynamical_nm=(5.0, 9.0), workers=n, progress=lambda *done: seen.append(done)
+        )
+        for n in (1, 2)
+    )
+    assert seen == [(1, 2), (2, 2)] * 2
+    for name, value in vars(one).items():
+        assert np.array_equal(value, getattr(two, name)), name
+    with pytest.raises(ValueError, match="workers"):
+        build_library(crystals, scheme, workers=0)
+
+
 def test_split_is_by_formula_and_fixed():
     formulas = {entry.formula for entry in load_catalogue()}
     held_out = {f for f in formulas if is_validation(f)}

@@ -17,7 +17,17 @@ PERFECT = AlignedImperfections(
     sigma_g1=(0.12, 0.12), gamma=(0.35, 0.35), b_iso=(0.0, 0.0), excitation=(1e3, 1e3), tilt_mrad=0.0,
     compression=(1.0, 1.0), scatter=0.0, asymmetry=0.0, faintest=1e-9, angle_deg=0.0, scale=0.0, shift_g1=0.0,
     discs=0.0, snr=(1e9, 1e9), background=0.0, halo=0.0, rings=0.0, saturated=0.0, beam_stop=0.0, field=0.0, steps=0.0,
+    grain=0.0, lines=0.0, coarse_snr=(1e9, 1e9),
 )  # fmt: skip
+
+
+PERFECT_ALIGNED = replace(PERFECT, coarse=0.0)
+
+
+@pytest.fixture(scope="module")
+def coarse_library():
+    # Fe and Ti scatter nearly alike
+    return build_library([("221", find_structure("FeTi", 221).crystal())], build_scheme())
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +93,7 @@ def test_noise_stays_below_the_spots_that_decide(library):
     # an image of nothing: what comes back is the noise
     noisy = make(library, imperfections=replace(PERFECT, snr=(80.0, 80.0)))
     width = torch.full((len(rows),), 1.5)
-    rest = noisy._expose(torch.zeros(len(rows), 96, 96), level, width)
+    rest = noisy._expose(torch.zeros(len(rows), 96, 96), level, width, rows < 0)
     # an ideal filter for a Gaussian of standard deviation 1.5 px sees root pi times 1.5 as much as a pixel does; correlated noise
     # has that much less in a pixel as the filter sees more of it
     white = level * np.sqrt(np.pi) * 1.5 / 80
@@ -105,6 +115,60 @@ def test_spots_too_faint_for_any_image_are_lifted(library):
     stream.render(rows)
     assert float(stream._deciding(rows, stream.intensity).min()) < 1e-5
     assert float(stream._deciding(rows, seen[0]).min()) == pytest.approx(1e-3, rel=0.02)
+
+
+def test_a_coarser_alignment_has_the_noise_that_hides_spots(library):
+    rows = torch.arange(len(library))
+    stream = make(library, imperfections=replace(PERFECT, snr=(1e9, 1e9), coarse_snr=(4.0, 4.0)))
+    level, width = torch.full((len(rows),), 0.01), torch.full((len(rows),), 1.5)
+    rest = stream._expose(torch.zeros(len(rows), 96, 96), level, width, rows % 2 == 0)
+    noise = rest.std(dim=(1, 2)).numpy()
+    assert noise[1::2].max() < 1e-8
+    white = 0.01 * np.sqrt(np.pi) * 1.5 / 4
+    assert noise[::2] == pytest.approx(white, rel=0.7)
+
+
+def test_a_second_grain_shows_every_spot_once_more_in_some_images(library):
+    weight = replace(PERFECT, grain=0.25, grain_weight=(0.1, 0.1))
+    position = torch.tensor([[[48.0, 68.0], [20.0, 47.5]]]).expand(8, -1, -1)
+    height = torch.tensor([[1.0, 0.5]]).expand(8, -1)
+    with_grain, without = (
+        make(library, imperfections=item)._draw_spots(position, height)[0] for item in (weight, PERFECT)
+    )
+    second = with_grain - without
+    assert second[:2].amax(dim=(1, 2)).numpy() == pytest.approx(0.1, abs=0.01)
+    # turned about the direct beam: as far from it as the first
+    axis = torch.arange(96) - beam_position(96)
+    radius = (axis[:, None] ** 2 + axis**2).sqrt()
+    far = (radius - 20.5).abs() > 4
+    assert float((second[0] * (far & ((radius - 27.5).abs() > 4))).abs().max()) < 1e-3
+    assert float(second[2:].abs().max()) < 1e-6
+
+
+def test_lines_are_straight_and_no_stronger_than_they_may(library):
+    stream = make(library, imperfections=replace(PERFECT, lines=1.0))
+    level, width = torch.full((16,), 0.02), torch.ones(16)
+    image = stream._expose(torch.zeros(16, 96, 96), level, width, torch.zeros(16, dtype=torch.bool))
+    assert 0.005 < float(image.abs().amax()) < 3.1 * 1.5 * 0.02
+    # of parallel lines the gradient has one direction everywhere
+    for item in image:
+        d_row, d_col = (grad.flatten() for grad in torch.gradient(item))
+        along, across = torch.linalg.eigvalsh(torch.cov(torch.stack([d_row, d_col])))
+        assert float(along) < 0.1 * float(across)
+
+
+def test_classes_have_their_share_of_coarser_alignments(coarse_library):
+    stream = make(coarse_library, size=16, imperfections=replace(PERFECT, coarse=0.5))
+    drawn = coarse_library.coarse[stream.draw(3000)[2].numpy()]
+    per_class = {
+        label: coarse_library.coarse[coarse_library.label == label].any()
+        for label in set(coarse_library.label)
+    }
+    share = 0.5 * sum(per_class.values())
+    assert drawn.mean() == pytest.approx(share / (len(per_class) + share), rel=0.15)
+    assert not coarse_library.coarse[
+        make(coarse_library, size=16, imperfections=PERFECT_ALIGNED).draw(300)[2].numpy()
+    ].any()
 
 
 def test_discs_are_flat_as_high_as_spots_and_as_wide_as_they_say(library):
@@ -129,7 +193,9 @@ def test_steps_keep_the_spots_that_decide(library):
     rows = torch.arange(len(library))
     stream = make(library, imperfections=replace(PERFECT, steps=1.0))
     level = stream._deciding(rows, stream.intensity)
-    image = stream._expose(level[:, None, None].expand(-1, 96, 96).clone(), level, torch.ones(len(rows)))
+    image = stream._expose(
+        level[:, None, None].expand(-1, 96, 96).clone(), level, torch.ones(len(rows)), rows < 0
+    )
     assert (image > 0.5 * level[:, None, None]).all()
 
 

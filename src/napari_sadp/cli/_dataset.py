@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -51,11 +50,12 @@ def run(options: argparse.Namespace) -> int:
     from napari_sadp.dataset.build import build_dataset
     from napari_sadp.dataset.config import load_config
     from napari_sadp.dataset.images import plan_dataset
+    from napari_sadp.dataset.processes import processors
 
     config = load_config(options.config)
     if options.format is not None:
         config = replace(config, format=options.format)
-    workers = _processors() if options.workers is None else options.workers
+    workers = processors() if options.workers is None else options.workers
     steps = build_dataset(config, options.out, workers=workers, scheduler=options.scheduler)
     shown, step = -1.0, None
     try:
@@ -115,9 +115,3 @@ def summary(plan: DatasetPlan, folder: str) -> dict[str, Any]:
         "scheme_version": plan.scheme.version,
         "fingerprint": plan.fingerprint,
     }
-
-
-def _processors() -> int:
-    """Return how many processors this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

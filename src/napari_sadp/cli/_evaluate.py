@@ -44,6 +44,10 @@ def add_command(commands: Any) -> None:
         "--catalogue", metavar="FILE",
         help="a catalogue of more structures, see `napari-sadp catalogue`; those of a composition that training knew are left out",
     )  # fmt: skip
+    command.add_argument(
+        "--workers", type=int, metavar="N",
+        help="processes that work out the spots of the structures (default: the processors of this machine)",
+    )  # fmt: skip
     command.add_argument("--seed", type=int, default=0, help="seed of everything (default: %(default)s)")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
     command.set_defaults(run=run)
@@ -51,6 +55,7 @@ def add_command(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command, return the exit status."""
+    from napari_sadp.dataset.processes import processors
     from napari_sadp.evaluate.report import write_report
     from napari_sadp.evaluate.run import PARTS, EvaluationConfig, evaluate
     from napari_sadp.models.resnet import choose_device, describe_device
@@ -63,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
         seed=options.seed,
         device=options.device,
         catalogue=options.catalogue,
+        workers=processors() if options.workers is None else options.workers,
     )
     print(f"device: {describe_device(choose_device(config.device))}", file=sys.stderr)
     folder, shown = Path(options.out), ("", -1)

@@ -85,6 +85,12 @@ def add_command(commands: Any) -> None:
         "minutes on a GPU (default: %(default)s)",
     )
     command.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")
+    command.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that work out the spots of the crystals (default: the processors of this machine)",
+    )
     for option, (_, keywords) in _CHANGES.items():
         command.add_argument(option, **keywords)
     command.set_defaults(run=run)
@@ -92,6 +98,7 @@ def add_command(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command, return the exit status."""
+    from napari_sadp.dataset.processes import processors
     from napari_sadp.models.recipe import load_recipe
     from napari_sadp.models.resnet import choose_device, describe_device
     from napari_sadp.models.train import train
@@ -104,7 +111,8 @@ def run(options: argparse.Namespace) -> int:
     stage, shown, first = "", -1.0, int(os.environ.get("RANK", "0")) == 0
     if first:
         print(f"device: {describe_device(choose_device(config.device))}", file=sys.stderr)
-    for step in train(config, options.out, resume=options.resume):
+    workers = processors() if options.workers is None else options.workers
+    for step in train(config, options.out, resume=options.resume, workers=workers):
         if not first:
             continue
         # terminals get every step, logs a line for every percent

@@ -18,15 +18,10 @@ import json
 import os
 import secrets
 import shutil
-import signal
-import threading
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +31,7 @@ from napari_sadp._atomic import atomic_write
 from napari_sadp._validate import check_range
 from napari_sadp.dataset.config import DatasetConfig, config_to_dict
 from napari_sadp.dataset.images import GENERATOR_VERSION, DatasetPlan, ImageMaker, plan_dataset
+from napari_sadp.dataset.processes import share_among_processes
 from napari_sadp.errors import SadpError
 from napari_sadp.geometry.convention import IMAGE_CONVENTION
 
@@ -45,7 +41,6 @@ if TYPE_CHECKING:
 DESCRIPTION, MANIFEST, PARTS = "dataset.json", "manifest.csv", ".parts"
 #: What a kill in the middle of an atomic write leaves behind.
 _LEFT_OVER = (".dataset.*.tmp.json", ".manifest.*.tmp.csv", "shards/.*.tmp.npy")
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 #: zlib's run-length strategy: on these images the fastest, and smaller than its default at the same level.
 _PNG_OPTIONS = {"compress_level": 1, "compress_type": 3}
 
@@ -136,7 +131,8 @@ def _results(
         return _run_dask(config, folder, chunks, scheduler)
     if workers == 1:
         return (write_chunk(config, folder, index) for index in chunks)
-    return _run_pool(config, folder, chunks, workers)
+    tasks = [(config, folder, index) for index in chunks]
+    return (n for _, n in share_among_processes(write_chunk, tasks, workers))
 
 
 @contextlib.contextmanager
@@ -316,69 +312,6 @@ def _merge(plan: DatasetPlan, folder: Path) -> None:
             raise SadpError(
                 f"{folder / PARTS}: the parts have {n_rows} rows, expected {len(plan)}; remove this folder"
             )
-
-
-def _run_pool(config: DatasetConfig, folder: Path, chunks: list[int], workers: int) -> Iterator[int]:
-    """Write chunks in processes of one thread each; yields the number of images of each."""
-    if not chunks:
-        return
-    waiting = iter(chunks)
-    with _single_threaded():
-        pool = ProcessPoolExecutor(
-            min(workers, len(chunks)), mp_context=get_context("spawn"), initializer=_start_worker
-        )
-        try:
-            # two tasks for each worker are enough to keep it busy, and few to wait for after Ctrl-C
-            running = _submit(pool, config, folder, islice(waiting, 2 * workers))
-            while running:
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    n = future.result()
-                    running |= _submit(pool, config, folder, islice(waiting, 1))
-                    yield n
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _submit(
-    pool: ProcessPoolExecutor, config: DatasetConfig, folder: Path, chunks: Iterator[int]
-) -> set[Future[int]]:
-    """Hand in tasks, which may start processes; with Ctrl-C blocked, as they inherit, so that it never meets them half up."""
-    mask = getattr(signal, "pthread_sigmask", None)
-    before = mask(signal.SIG_BLOCK, {signal.SIGINT}) if mask else None
-    try:
-        return {pool.submit(write_chunk, config, folder, index) for index in chunks}
-    finally:
-        if mask:
-            mask(signal.SIG_SETMASK, before)
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when the parent is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    if parent is not None:
-        threading.Thread(target=watch, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Let processes that start here use one thread for linear algebra."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _run_dask(config: DatasetConfig, folder: Path, chunks: list[int], scheduler: str) -> Iterator[int]:

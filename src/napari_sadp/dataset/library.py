@@ -5,6 +5,7 @@ A row is a crystal on a zone axis, seen down to a threshold: kinematic, or by Bl
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -12,9 +13,11 @@ from zipfile import BadZipFile
 import numpy as np
 
 from napari_sadp._atomic import atomic_path
+from napari_sadp._validate import check_range
+from napari_sadp.dataset.processes import share_among_processes
 from napari_sadp.errors import UnreadableFileError
 from napari_sadp.geometry.convention import G1_FRACTION
-from napari_sadp.labels.lattice2d import gauss_reduce, gram, planar_basis
+from napari_sadp.labels.lattice2d import gauss_reduce, gram, planar_basis, span
 from napari_sadp.labels.scheme import PatternScheme, disc_nodes
 from napari_sadp.labels.visible import deciding_spots, visible_pattern
 from napari_sadp.simulation.scattering import structure_factors
@@ -37,6 +40,8 @@ DYNAMICAL_THRESHOLDS: tuple[float, ...] = (2e-3, 1e-2)
 _DYNAMICAL_ATOMS = 120
 #: Vectors this close to the shortest may be taken for it by a lattice fit.
 TIE = 1.03
+#: Intensity over the strongest up to which a lattice fit may miss spots.
+_MISSED = 0.03
 #: Bits of `SpotLibrary.evidence`; torch has signed integers only.
 _MAX_COARSER = 31
 
@@ -72,6 +77,8 @@ class SpotLibrary:
         Index of the zone axis in the scheme; -1 for what is on none.
     thickness_nm : (n,) ndarray of float32
         Thickness of dynamical rows [nm]; 0 for kinematic ones, |F|^2.
+    coarse : (n,) ndarray of bool
+        Rows that are aligned by the coarser lattice of the stronger spots, which a fit finds where it misses the weakest.
     """
 
     position: np.ndarray
@@ -86,6 +93,7 @@ class SpotLibrary:
     crystal: np.ndarray
     zone: np.ndarray
     thickness_nm: np.ndarray
+    coarse: np.ndarray
 
     def __len__(self) -> int:
         return len(self.label)
@@ -145,6 +153,7 @@ def build_library(
     dynamical_nm: tuple[float, float] | None = None,
     n_thicknesses: int = 2,
     seed: int = 0,
+    workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> SpotLibrary:
     """Work out the spots of every crystal on every zone axis of a scheme.
@@ -164,6 +173,9 @@ def build_library(
         Thicknesses of each crystal and zone axis, from one calculation.
     seed : int
         Seed of the thicknesses.
+    workers : int
+        Processes; 1 stays in this one. The result is the same. A script that asks for more must do its work under
+        ``if __name__ == "__main__":``, since they import it.
     progress : callable, optional
         Called with (done, total) after each crystal; an exception that it raises stops the work.
 
@@ -179,6 +191,7 @@ def build_library(
         dynamical_nm=dynamical_nm,
         n_thicknesses=n_thicknesses,
         seed=seed,
+        workers=workers,
     )
     while True:
         try:
@@ -197,22 +210,67 @@ def build_library_steps(
     dynamical_nm: tuple[float, float] | None = None,
     n_thicknesses: int = 2,
     seed: int = 0,
+    workers: int = 1,
 ) -> Generator[tuple[int, int], None, SpotLibrary]:
     """Do the work of `build_library`; yields (done, total) after each crystal, and returns the library."""
-    rows: list[dict[str, Any]] = []
-    rng = np.random.default_rng(seed)
+    check_range("workers", workers, 1, 1024)
+    tasks = []
     for number, (name, crystal) in enumerate(crystals):
         nanometres = None
         if dynamical_nm is not None and crystal.n_atoms <= _DYNAMICAL_ATOMS:
+            rng = np.random.default_rng([seed, number])
             nanometres = np.exp(rng.uniform(*np.log(dynamical_nm), n_thicknesses))
-        for place, zone in enumerate(scheme.zones):
-            found = _kinematic_rows(crystal, zone, scheme, thresholds)
-            if nanometres is not None:
-                found += _dynamical_rows(crystal, zone, scheme, nanometres)
-            about = {"symmetry_label": scheme.index_of[name, zone], "crystal": number, "zone": place}
-            rows += [row | about for row in found]
-        yield number + 1, len(crystals)
-    return collect_rows(rows)
+        tasks.append((number, name, crystal, scheme, thresholds, nanometres))
+    if workers == 1:
+        results = ((number, crystal_rows(*task)) for number, task in enumerate(tasks))
+    else:
+        results = share_among_processes(crystal_rows, tasks, workers)
+    found: list[list[dict[str, Any]]] = [[] for _ in tasks]
+    with closing(results):
+        for done, (number, rows) in enumerate(results, 1):
+            found[number] = rows
+            yield done, len(tasks)
+    return collect_rows([row for rows in found for row in rows])
+
+
+def crystal_rows(
+    number: int,
+    name: str,
+    crystal: Crystal,
+    scheme: PatternScheme,
+    thresholds: tuple[float, ...],
+    nanometres: np.ndarray | None,
+) -> list[dict[str, Any]]:
+    """Return the rows of one crystal.
+
+    Parameters
+    ----------
+    number : int
+        Its index.
+    name : str
+        Its behaviour.
+    crystal : Crystal
+        The crystal.
+    scheme : PatternScheme
+        Zone axes and classes.
+    thresholds : tuple of float
+        Visibility thresholds of the kinematic rows.
+    nanometres : ndarray, optional
+        Thicknesses of the dynamical ones [nm]; None leaves them out.
+
+    Returns
+    -------
+    list of dict
+        The columns of `SpotLibrary` by name, without padding.
+    """
+    rows = []
+    for place, zone in enumerate(scheme.zones):
+        found = _kinematic_rows(crystal, zone, scheme, thresholds)
+        if nanometres is not None:
+            found += _dynamical_rows(crystal, zone, scheme, nanometres)
+        about = {"symmetry_label": scheme.index_of[name, zone], "crystal": number, "zone": place}
+        rows += [row | about for row in found]
+    return rows
 
 
 def collect_rows(rows: list[dict[str, Any]]) -> SpotLibrary:
@@ -256,6 +314,7 @@ def collect_rows(rows: list[dict[str, Any]]) -> SpotLibrary:
         crystal=column("crystal", np.int64),
         zone=column("zone", np.int64),
         thickness_nm=column("thickness_nm", np.float32),
+        coarse=column("coarse", bool),
     )
 
 
@@ -305,36 +364,58 @@ def _rows(
     if strongest <= 0:
         return []
     relative = intensity / strongest
+    to_xy = np.linalg.cholesky(metric)
+    xy = nodes @ to_xy
     found = []
     for threshold in thresholds:
         seen = visible_pattern(nodes, relative > threshold, metric, scheme)
         if seen is None or seen.class_index is None:
             continue
-        to_xy = np.linalg.cholesky(metric)
-        xy, first = nodes @ to_xy, seen.basis[0] @ to_xy
-        length = float(np.hypot(*first))
-        # complex division turns the shortest visible vector on to the row axis and scales it to 1
-        turned = (xy[:, 0] + 1j * xy[:, 1]) / (first[0] + 1j * first[1])
-        inside = np.abs(turned) <= FIELD_RADIUS
-        strong = relative / relative[inside].max(initial=1e-30)
-        keep = inside & (strong > threshold)
-        masks = deciding_spots(nodes[keep], seen, metric, scheme)
-        # those that the weakest spots decide, should there ever be more than there are bits
-        masks = sorted(masks, key=lambda mask: strong[keep][mask].max())[:_MAX_COARSER]
-        found.append(
-            {
-                "position": np.stack([turned[keep].real, turned[keep].imag], axis=1),
-                "intensity": strong[keep],
-                "evidence": sum(mask.astype(np.uint32) << number for number, mask in enumerate(masks)),
-                "n_deciding": len(masks),
-                "g1": length / cell_length,
-                "turns": _shortest_turns(seen.basis, metric, length),
-                "threshold": threshold,
-                "label": seen.class_index,
-                "thickness_nm": 0.0,
-            }
-        )
+        coarser = _coarser_basis(nodes, relative, threshold, seen.basis, metric)
+        for basis in (seen.basis, coarser):
+            if basis is None:
+                continue
+            first = basis[0] @ to_xy
+            length = float(np.hypot(*first))
+            # complex division turns the shortest vector on to the row axis and scales it to 1
+            turned = (xy[:, 0] + 1j * xy[:, 1]) / (first[0] + 1j * first[1])
+            inside = np.abs(turned) <= FIELD_RADIUS
+            strong = relative / relative[inside].max(initial=1e-30)
+            keep = inside & (strong > threshold)
+            masks = deciding_spots(nodes[keep], seen, metric, scheme)
+            # those that the weakest spots decide, should there ever be more than there are bits
+            masks = sorted(masks, key=lambda mask: strong[keep][mask].max())[:_MAX_COARSER]
+            found.append(
+                {
+                    "position": np.stack([turned[keep].real, turned[keep].imag], axis=1),
+                    "intensity": strong[keep],
+                    "evidence": sum(mask.astype(np.uint32) << number for number, mask in enumerate(masks)),
+                    "n_deciding": len(masks),
+                    "g1": length / cell_length,
+                    "turns": _shortest_turns(basis, metric, length),
+                    "threshold": threshold,
+                    "label": seen.class_index,
+                    "thickness_nm": 0.0,
+                    "coarse": basis is coarser,
+                }
+            )
     return found
+
+
+def _coarser_basis(
+    nodes: np.ndarray, relative: np.ndarray, threshold: float, basis: np.ndarray, metric: np.ndarray
+) -> np.ndarray | None:
+    """Return the reduced basis of the lattice that is left where the weakest spots are missed, None where there is none."""
+    index = abs(round(np.linalg.det(basis)))
+    level = 2 * threshold
+    while level < _MISSED:
+        lattice = span(nodes[relative > level])
+        if lattice is None:
+            return None
+        if abs(round(np.linalg.det(lattice))) != index:
+            return gauss_reduce(lattice, metric)
+        level *= 2
+    return None
 
 
 def _shortest_turns(basis: np.ndarray, metric: np.ndarray, length: float) -> np.ndarray:

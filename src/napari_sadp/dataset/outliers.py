@@ -74,6 +74,7 @@ def outlier_library(
                 "crystal": number,
                 "zone": -1,
                 "thickness_nm": 0.0,
+                "coarse": False,
             }
         )
     return collect_rows(rows)
@@ -120,7 +121,7 @@ def _lattice(_: SpotLibrary, shapes: np.ndarray, rng: np.random.Generator) -> tu
 
 
 def _row(library: SpotLibrary, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    row = int(rng.integers(len(library)))
+    row = int(rng.choice(np.flatnonzero(~library.coarse)))
     there = library.intensity[row] > 0
     return library.position[row][there].astype(float), library.intensity[row][there].astype(float)
 

@@ -2,8 +2,9 @@
 
 The aligned image convention with what a real pattern adds to it: spots and discs of free size, gamma, Debye-Waller and
 excitation-error fall-off, residual tilt, compressed (dynamical) intensities, jitter of the alignment, what a background leaves,
-saturation, beam stop, a limited field of view, and noise or the steps of an 8-bit camera. The label is the class that can be
-*seen*: the spots that tell it from its coarser neighbours stand out from noise and steps, and nothing covers all of these.
+saturation, beam stop, a limited field of view, a weak second grain, lines such as a streak leaves, and noise or the steps of an
+8-bit camera; sometimes the alignment is that of a coarser lattice, which misses the weakest spots. The label is the class that can
+be *seen*: the spots that tell it from its coarser neighbours stand out from noise and steps, and nothing covers all of these.
 """
 
 from __future__ import annotations
@@ -73,6 +74,17 @@ class AlignedImperfections:
         Probability of a beam stop.
     field : float
         Probability that the field of view ends inside the image.
+    grain : float
+        Share of the images that show a second grain of the same pattern too, turned at random.
+    grain_weight : tuple of 2 float
+        Its intensity over that of the first, log-uniform.
+    lines : float
+        Probability of parallel lines, as a subtracted streak leaves them, bright or dark, up to one and a half times as strong as
+        the spots that decide.
+    coarse : float
+        Chance of an image of a class that a coarser lattice aligns, over that of one that its own does.
+    coarse_snr : tuple of 2 float
+        `snr` of these: of clearer spots a fit misses none.
     """
 
     sigma_g1: tuple[float, float] = (0.06, 0.25)
@@ -99,6 +111,11 @@ class AlignedImperfections:
     saturated: float = 0.15
     beam_stop: float = 0.2
     field: float = 0.3
+    grain: float = 0.1
+    grain_weight: tuple[float, float] = (0.01, 0.15)
+    lines: float = 0.1
+    coarse: float = 0.08
+    coarse_snr: tuple[float, float] = (3.5, 12.0)
 
 
 #: Wavelength for which the excitation errors of the stream are worked out [Å]; 200 kV. The range of widths covers the rest.
@@ -160,8 +177,11 @@ class PatternStream:
         self.most_deciding = int(library.n_deciding.max(initial=0))
         self.kinematic = torch.as_tensor(library.thickness_nm == 0, **move).float()
         self.label = torch.as_tensor(library.label, **move)
-        counts = np.bincount(library.label, minlength=n_classes)
-        weight = 1.0 / counts[library.label] if balanced else np.ones(len(library))
+        self.coarse = torch.as_tensor(library.coarse, **move)
+        weight = np.zeros(len(library))
+        for rows, share in ((~library.coarse, 1.0), (library.coarse, self.imperfections.coarse)):
+            counts = np.bincount(library.label[rows], minlength=n_classes) if balanced else np.ones(n_classes)
+            weight[rows] = share / counts[library.label[rows]]
         # Apple's devices know no double precision; single is enough for some ten thousand rows
         kind = np.float32 if self.device.type == "mps" else np.float64
         self.cumulative = torch.as_tensor(np.cumsum(weight / weight.sum()).astype(kind), **move)
@@ -232,7 +252,7 @@ class PatternStream:
         level = torch.where(useful, level, open_level)
         cover = cover.only(useful)
         image, width = self._draw_spots(position + shift + centre, height)
-        image = self._expose(image, level.clip(1e-4, 1.0), width)
+        image = self._expose(image, level.clip(1e-4, 1.0), width, self.coarse[rows])
         axis = torch.arange(self.size, device=self.device, dtype=torch.float32) - centre
         image = image.masked_fill(cover.hides(axis[:, None], axis), 0.0)
         gamma = self._uniform(n, *spec.gamma)[:, None, None]
@@ -252,6 +272,7 @@ class PatternStream:
         is_disc = self._uniform(n, 0, 1) < spec.discs
         drawn = torch.where(is_disc, torch.full_like(sigma, _POINT_SIGMA), sigma)
         image = render_gaussians(position, height, drawn[:, None, None], (self.size, self.size))
+        image = self._add_grains(image, position, height, drawn)
         # room for what the discs at the border spread, which must not come back at the opposite one
         full = self.size + 2 * int(np.ceil(spec.radius_g1[1] * unit + 3))
         axis = torch.arange(full, device=self.device, dtype=torch.float32)
@@ -263,6 +284,28 @@ class PatternStream:
         )[:, : self.size, : self.size]
         image = torch.where(is_disc[:, None, None], spread.clip(min=0.0), image)
         return image, torch.where(is_disc, radius, sigma)
+
+    def _add_grains(
+        self, image: torch.Tensor, position: torch.Tensor, height: torch.Tensor, sigma: torch.Tensor
+    ) -> torch.Tensor:
+        """Return images of which the first ones show every spot once more, weaker and turned."""
+        import torch
+
+        spec, n, centre = self.imperfections, len(image), beam_position(self.size)
+        m = round(spec.grain * n)  # a number that is known beforehand costs no time for the others
+        if m == 0:
+            return image
+        angle = self._uniform(m, 0, 2 * np.pi)
+        cosine, sine = angle.cos(), angle.sin()
+        turn = torch.stack([cosine, -sine, sine, cosine], dim=1).reshape(m, 2, 2)
+        weight = self._log_uniform(m, *spec.grain_weight)[:, None]
+        second = render_gaussians(
+            (position[:m] - centre) @ turn.mT + centre,
+            weight * height[:m],
+            sigma[:m, None, None],
+            (self.size, self.size),
+        )
+        return torch.cat([image[:m] + second, image[m:]])
 
     def _deciding(self, rows: torch.Tensor, height: torch.Tensor) -> torch.Tensor:
         """Return the height down to which spots must be seen for the pattern to be the one of its label, (n,)."""
@@ -332,8 +375,14 @@ class PatternStream:
             field=self._uniform(n, 0, 1) < spec.field,
         )
 
-    def _expose(self, image: torch.Tensor, level: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
-        """Add what a background leaves, saturation, and noise or steps of the intensity that hide no spot that decides."""
+    def _expose(
+        self, image: torch.Tensor, level: torch.Tensor, width: torch.Tensor, coarse: torch.Tensor
+    ) -> torch.Tensor:
+        """Add what a background leaves, saturation, and noise or steps of the intensity that hide no spot that decides.
+
+        Of images (n, size, size) whose spots that decide have a height (n,) and a size (n,) [px]; those that a coarser lattice
+        aligns (n,) have a noise of their own.
+        """
         import torch
 
         spec, n, size, unit = self.imperfections, len(image), self.size, g1_length(self.size)
@@ -357,10 +406,13 @@ class PatternStream:
             self._uniform(n, 0, 2 * np.pi)
         )
         image = image + rings * wave.cos()
+        strength = per_image((self._log_uniform(n, 0.1, 1.5) * level).clip(max=spec.most_noise))
+        image = image + strength * sometimes(spec.lines) * self._lines(n, axis)
         # a resampled image has noise with a correlation length, which a spot of the same size sees in full
         correlated = self._uniform(n, 0, 1) < 0.5
         share = level * width * np.sqrt(np.pi) / torch.where(correlated, 3.0, 1.0)
-        strength = per_image((share / self._log_uniform(n, *spec.snr)).clip(max=spec.most_noise))
+        snr = torch.where(coarse, self._log_uniform(n, *spec.coarse_snr), self._log_uniform(n, *spec.snr))
+        strength = per_image((share / snr).clip(max=spec.most_noise))
         noise = self._normal(n, size, size)
         blurred = torch.nn.functional.avg_pool2d(noise[:, None], 3, 1, 1)[:, 0] * 3.0
         noise = torch.where(per_image(correlated), blurred, noise)
@@ -370,6 +422,19 @@ class PatternStream:
         image = torch.where(sometimes(spec.steps), stepped, noisy)
         cap = torch.maximum(self._log_uniform(n, 0.05, 0.7), level)
         return torch.where(sometimes(spec.saturated), torch.minimum(image, per_image(cap)), image)
+
+    def _lines(self, n: int, axis: torch.Tensor) -> torch.Tensor:
+        """Return three parallel lines of height 1 or -1, and of any direction, place and width, (n, size, size)."""
+        unit = g1_length(self.size)
+        angle = self._uniform(n, 0, np.pi)[:, None, None]
+        across = axis[:, None] * angle.cos() + axis * angle.sin()
+        total = 0.0
+        for _ in range(3):
+            place = self._uniform(n, -6 * unit, 6 * unit)[:, None, None]
+            width = unit * self._log_uniform(n, 0.06, 0.2)[:, None, None]
+            sign = self._normal(n).sign()[:, None, None]
+            total = total + sign * (-0.5 * ((across - place) / width) ** 2).exp()
+        return total
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ _BATCH = 64
 
 
 def aligned_library(
-    structures: Sequence[HeldOut], scheme: PatternScheme, seed: int
+    structures: Sequence[HeldOut], scheme: PatternScheme, seed: int, workers: int = 1
 ) -> Generator[tuple[int, int], None, SpotLibrary]:
     """Work out the spots of structures on all zone axes; half of the patterns of small cells are by Bloch waves.
 
@@ -38,6 +38,8 @@ def aligned_library(
         The classes.
     seed : int
         Seed.
+    workers : int
+        Processes.
 
     Yields
     ------
@@ -50,7 +52,8 @@ def aligned_library(
         For `aligned_rows`.
     """
     crystals = [(item.behaviour, item.crystal) for item in structures]
-    return (yield from build_library_steps(crystals, scheme, dynamical_nm=DYNAMICAL_NM, seed=seed))
+    steps = build_library_steps(crystals, scheme, dynamical_nm=DYNAMICAL_NM, seed=seed, workers=workers)
+    return (yield from steps)
 
 
 def aligned_rows(
@@ -104,6 +107,7 @@ def aligned_rows(
                     "zone": int(library.zone[row]),
                     "new_type": item.new_type,
                     "thickness_nm": float(library.thickness_nm[row]),
+                    "coarse": int(library.coarse[row]),
                     "visible": label,
                     "symmetry": int(library.symmetry_label[row]),
                     "found": best,

@@ -111,6 +111,7 @@ def _aligned(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     dynamical, new = column(rows, "thickness_nm") > 0, column(rows, "new_type") > 0
+    coarse = column(rows, "coarse") > 0
     everything = np.ones(len(rows), bool)
     for name, use in (
         ("all", everything),
@@ -118,6 +119,8 @@ def _aligned(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
         ("Bloch waves, 4 to 80 nm", dynamical),
         ("structure types of training", ~new),
         ("new structure types", new),
+        ("aligned by their own lattice", ~coarse),
+        ("by a coarser one, weak spots missed", coarse),
     ):
         if not use.any():
             continue

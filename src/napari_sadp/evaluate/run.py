@@ -69,6 +69,8 @@ class EvaluationConfig:
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
     catalogue : str, optional
         A catalogue file of more structures to draw from, as far as no network of the package can know them.
+    workers : int
+        Processes that work out the spots of the structures, see `napari_sadp.dataset.library.build_library`.
 
     Raises
     ------
@@ -83,10 +85,12 @@ class EvaluationConfig:
     seed: int = 0
     device: str = "auto"
     catalogue: str | None = None
+    workers: int = 1
 
     def __post_init__(self) -> None:
         check_range("patterns", self.patterns, 20, 10_000_000)
         check_range("seed", self.seed, 0, 10**9)
+        check_range("workers", self.workers, 1, 1024)
         for part in self.parts:
             check_option("part", part, PARTS)
 
@@ -172,8 +176,8 @@ def evaluate(config: EvaluationConfig, folder: Path | str) -> Iterator[Evaluatio
     split = str(classifier.card.recipe.get("split", "formula"))
     structures = held_out_structures(classifier.scheme, split, config.catalogue)
     settings = asdict(config) | {"sha256": classifier.card.sha256, "version": __version__}
-    # neither changes any row
-    settings.pop("parts"), settings.pop("compare")
+    for key in ("parts", "compare", "workers"):  # none of these changes any row
+        settings.pop(key)
     if config.catalogue is None:
         settings.pop("catalogue")
     else:
@@ -206,7 +210,9 @@ def _aligned(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
         if len(rows) != found.config.patterns:
             n, seed = found.config.patterns, found.config.seed
             if library is None:
-                library = yield from aligned_library(found.structures, found.classifier.scheme, seed)
+                library = yield from aligned_library(
+                    found.structures, found.classifier.scheme, seed, found.config.workers
+                )
             rows = yield from aligned_rows(classifier, found.structures, library, n, seed)
             store.write(name, rows)
         found.rows[part] = rows

@@ -74,7 +74,8 @@ class TrainingRun:
         self.half = config.precision == "half" or (config.precision == "auto" and self.device.type == "cuda")
         self.forward = torch.compile(self.network) if config.compiled else self.network
         self.samples, self.seconds = 0, 0.0
-        self.loss = self.accuracy = float("nan")
+        # loss and accuracy; on the device, since asking for them at every step would wait for it
+        self._shown = torch.full((2,), float("nan"), device=self.device)
         self.best = float("nan")  # accuracy of what is in `best_path`
 
     def _start_from(self, path: str, scheme: PatternScheme) -> None:
@@ -89,6 +90,16 @@ class TrainingRun:
                 f"{len(scheme)} of this run"
             )
         self.network.load_state_dict(network.state_dict())
+
+    @property
+    def loss(self) -> float:
+        """Moving average over the training images; nan before the first step."""
+        return float(self._shown[0])
+
+    @property
+    def accuracy(self) -> float:
+        """Moving average over the training images; nan before the first step."""
+        return float(self._shown[1])
 
     @property
     def best_path(self) -> Path:
@@ -132,28 +143,23 @@ class TrainingRun:
             # an image depends on the seed and its number alone, whoever draws it
             stream.seek(self.samples + part * size)
             images, labels, _ = stream.draw(size)
-            for item, old in zip(statistics, before, strict=True):
-                item.copy_(old)
+            torch._foreach_copy_(statistics, before)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
                 logits = self.forward(images.contiguous(memory_format=torch.channels_last))
                 loss = torch.nn.functional.cross_entropy(
                     logits, labels, label_smoothing=config.label_smoothing
                 )
             (loss / config.parts).backward()
-            for item, new in zip(total, statistics, strict=True):
-                item += new
+            torch._foreach_add_(total, statistics)
             sums += torch.stack([loss.detach(), (logits.argmax(1) == labels).float().mean()])
         workers.add([p.grad for p in self.network.parameters() if p.grad is not None])
         workers.add([*total, sums])
-        for item, new in zip(statistics, total, strict=True):
-            item.copy_(new / config.parts)
+        torch._foreach_copy_(statistics, torch._foreach_div(total, config.parts))
         self.optimiser.step()
         self.samples += config.batch_size
         self._average()
-        loss, accuracy = (sums / config.parts).tolist()
-        keep = 0.98 if self.loss == self.loss else 0.0
-        self.loss = keep * (self.loss if keep else 0.0) + (1 - keep) * loss
-        self.accuracy = keep * (self.accuracy if keep else 0.0) + (1 - keep) * accuracy
+        now = sums / config.parts
+        self._shown = torch.where(self._shown.isnan(), now, 0.98 * self._shown + 0.02 * now)
         spent = torch.tensor(time.monotonic() - start, dtype=torch.float64)
         if workers.count > 1 and config.samples is None:  # all must agree when the time is up
             spent = spent.to(self.device)
@@ -166,13 +172,11 @@ class TrainingRun:
         steps = self.samples / self.config.batch_size
         # a young average forgets faster, so that the first weights do not linger
         decay = min(self.config.average, (1 + steps) / (10 + steps))
-        for mean, value in zip(
-            self.average.state_dict().values(), self.network.state_dict().values(), strict=True
-        ):
-            if mean.is_floating_point():
-                mean.lerp_(value, 1 - decay)
-            else:
-                mean.copy_(value)
+        pairs = list(zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True))
+        means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+        torch._foreach_lerp_(means, values, 1 - decay)
+        counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+        torch._foreach_copy_([mean for mean, _ in counts], [value for _, value in counts])
 
     def keep_best(self, accuracy: float) -> None:
         """Keep the average of the weights if none was better; of equals the later one has seen more."""
@@ -251,7 +255,7 @@ class TrainingRun:
         full = self.optimiser.state_dict()
         self.optimiser.load_state_dict({"state": state, "param_groups": full["param_groups"]})
         self.samples, self.seconds = int(counters["samples"]), float(counters["seconds"])
-        self.loss, self.accuracy = float(counters["loss"]), float(counters["accuracy"])
+        self._shown = torch.tensor([float(counters["loss"]), float(counters["accuracy"])], device=self.device)
         # what an older version wrote has none; neither counts what was removed since
         self.best = float(counters.get("best", "nan")) if self.best_path.exists() else float("nan")
         return True

@@ -66,6 +66,7 @@ def open_source_steps(
     validation: bool,
     device: torch.device,
     folder: Path | None = None,
+    workers: int = 1,
 ) -> Generator[tuple[int, int], None, Source]:
     """Open the images for training or for validation.
 
@@ -81,6 +82,8 @@ def open_source_steps(
         Where the images are made or go.
     folder : Path, optional
         Where to keep the spots of a stream, so that a run that goes on need not work them out again.
+    workers : int
+        Processes that work them out.
 
     Yields
     ------
@@ -100,7 +103,7 @@ def open_source_steps(
         If the data set has other classes.
     """
     if config.source == STREAM:
-        library = yield from _library_steps(config, scheme, validation, folder)
+        library = yield from _library_steps(config, scheme, validation, folder, workers)
         seed = config.seed + _VALIDATION_SEED * validation
         stream = PatternStream(library, size=config.size, n_classes=len(scheme), device=device, seed=seed)
         return Source(stream, library.symmetry_label, library.crystal, None, "aligned", library)
@@ -145,7 +148,7 @@ def outlier_source(
 
 
 def _library_steps(
-    config: TrainConfig, scheme: PatternScheme, validation: bool, folder: Path | None
+    config: TrainConfig, scheme: PatternScheme, validation: bool, folder: Path | None, workers: int
 ) -> Generator[tuple[int, int], None, SpotLibrary]:
     """Draw the crystals of a run and work out their spots; the seed of the run fixes both."""
     settings = (
@@ -170,7 +173,7 @@ def _library_steps(
         split=config.split,
     )
     library = yield from build_library_steps(
-        crystals, scheme, dynamical_nm=config.dynamical_nm, seed=config.seed
+        crystals, scheme, dynamical_nm=config.dynamical_nm, seed=config.seed, workers=workers
     )
     if path:
         library.save(path, key)

@@ -85,6 +85,7 @@ def train(
     *,
     resume: bool = False,
     stop: Callable[[], bool] | None = None,
+    workers: int = 1,
 ) -> Iterator[TrainProgress]:
     """Train a network.
 
@@ -98,6 +99,8 @@ def train(
         Go on from the checkpoint in the folder; without it a checkpoint there is an error.
     stop : callable, optional
         Asked after every step; when it returns True, training ends there, and the best weights are measured and written.
+    workers : int
+        Processes that work out the spots of the crystals, see `napari_sadp.dataset.library.build_library`.
 
     Yields
     ------
@@ -123,7 +126,7 @@ def train(
         if not run.workers.is_first:
             run.workers.wait()  # for what the first one keeps in the folder
         steps = open_source_steps(
-            config, scheme, validation=part == "validate", device=run.device, folder=folder
+            config, scheme, validation=part == "validate", device=run.device, folder=folder, workers=workers
         )
         sources[part] = yield from _shown(steps, f"crystals to {part}", run)
         if run.workers.is_first:
