@@ -22,9 +22,8 @@ from napari_sadp.models.workers import join_workers
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_sadp.dataset.disk_stream import DiskStream
-    from napari_sadp.dataset.stream import PatternStream
     from napari_sadp.labels.scheme import PatternScheme
+    from napari_sadp.models.ahead import Ahead
 
 
 class TrainingRun:
@@ -122,8 +121,8 @@ class TrainingRun:
         fraction = min(self.fraction, 1.0)
         return config.learning_rate * min(1.0, fraction / 0.05 + 0.01) * 0.5 * (1 + np.cos(np.pi * fraction))
 
-    def step(self, stream: PatternStream | DiskStream) -> None:
-        """Draw a batch, and make one step of the optimiser and of the moving average.
+    def step(self, batches: Ahead) -> None:
+        """Take a batch, and make one step of the optimiser and of the moving average.
 
         Every part of the batch has a batch normalisation of its own, and the gradients and running statistics are means over
         the parts: so it makes no difference how many processes share them.
@@ -139,10 +138,9 @@ class TrainingRun:
         total = [torch.zeros_like(item) for item in statistics]
         sums = torch.zeros(2, device=self.device)  # loss, right ones
         size = config.batch_size // config.parts
-        for part in range(workers.rank, config.parts, workers.count):
-            # an image depends on the seed and its number alone, whoever draws it
-            stream.seek(self.samples + part * size)
-            images, labels, _ = stream.draw(size)
+        mine = range(workers.rank, config.parts, workers.count)
+        for part in mine:
+            images, labels, _ = batches.draw(self.samples + part * size, size)
             torch._foreach_copy_(statistics, before)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
                 logits = self.forward(images.contiguous(memory_format=torch.channels_last))
@@ -150,6 +148,8 @@ class TrainingRun:
                     logits, labels, label_smoothing=config.label_smoothing
                 )
             (loss / config.parts).backward()
+            after = part + workers.count if part != mine[-1] else config.parts + workers.rank
+            batches.begin(self.samples + after * size, size)
             torch._foreach_add_(total, statistics)
             sums += torch.stack([loss.detach(), (logits.argmax(1) == labels).float().mean()])
         workers.add([p.grad for p in self.network.parameters() if p.grad is not None])

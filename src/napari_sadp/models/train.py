@@ -20,6 +20,7 @@ import torch
 
 from napari_sadp.errors import CheckpointError
 from napari_sadp.labels.scheme import build_scheme
+from napari_sadp.models.ahead import Ahead
 from napari_sadp.models.calibrate import expected_calibration_error, fit_temperature
 from napari_sadp.models.event_file import EventFile
 from napari_sadp.models.outliers import fit_outlier_steps
@@ -216,11 +217,12 @@ def _loop(
     if run.fraction >= 1 and run.best != run.best:
         checks -= 1
     last, validated_at = run.best, 0
+    batches = Ahead(source.stream)
     try:
         while run.fraction < 1 or checks < config.validations:
             ended = run.fraction >= 1 or (stop is not None and stop())
             if not ended:
-                run.step(source.stream)
+                run.step(batches)
                 ended = run.fraction >= 1
             now = time.monotonic()
             if ended or run.fraction * config.validations >= checks + 1:
@@ -252,6 +254,7 @@ def _loop(
             if ended:
                 break
     finally:
+        batches.close()
         run.save()
 
 
