@@ -15,6 +15,7 @@ from napari_sadp.dataset.disk_stream import DiskStream
 from napari_sadp.dataset.read import open_dataset
 from napari_sadp.errors import CheckpointError
 from napari_sadp.models import train as trainer
+from napari_sadp.models.architectures import ARCHITECTURES
 from napari_sadp.models.recipe import TrainConfig, load_recipe, shipped_recipes
 from napari_sadp.models.resnet import build_resnet, load_imagenet
 from napari_sadp.models.train import train
@@ -208,8 +209,9 @@ def test_a_killed_run_goes_on(tmp_path):
 
 
 def test_shipped_recipes():
-    assert shipped_recipes() == ("article", "default", "gpu_resnet101", "gpu_resnet50")
-    for name in ("resnet50", "resnet101"):
+    gpu = tuple(sorted(f"gpu_{name}" for name in ARCHITECTURES))
+    assert shipped_recipes() == ("article", "default", *gpu)
+    for name in ARCHITECTURES:
         recipe = load_recipe(f"gpu_{name}")
         assert (recipe.architecture, recipe.minutes, recipe.precision) == (name, 10, "half")
     article = load_recipe("article")

@@ -81,7 +81,7 @@ def add_command(commands: Any) -> None:
         "--recipe",
         default="default",
         metavar="RECIPE",
-        help="TOML file, or one of the package: default, article for that of Ra et al. 2021, gpu_resnet50 and gpu_resnet101 for ten "
+        help="TOML file, or one of the package: default, article for that of Ra et al. 2021, gpu_resnet18 to gpu_resnet152 for ten "
         "minutes on a GPU (default: %(default)s)",
     )
     command.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")

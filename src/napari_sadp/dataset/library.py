@@ -42,6 +42,8 @@ _DYNAMICAL_ATOMS = 120
 TIE = 1.03
 #: Intensity over the strongest up to which a lattice fit may miss spots.
 _MISSED = 0.03
+#: Rows aligned by a coarser lattice that have more spots are left out: a few of them would double the width of the whole library.
+_MOST_SPOTS = 320
 #: Bits of `SpotLibrary.evidence`; torch has signed integers only.
 _MAX_COARSER = 31
 
@@ -382,6 +384,8 @@ def _rows(
             inside = np.abs(turned) <= FIELD_RADIUS
             strong = relative / relative[inside].max(initial=1e-30)
             keep = inside & (strong > threshold)
+            if basis is coarser and keep.sum() > _MOST_SPOTS:
+                continue
             masks = deciding_spots(nodes[keep], seen, metric, scheme)
             # those that the weakest spots decide, should there ever be more than there are bits
             masks = sorted(masks, key=lambda mask: strong[keep][mask].max())[:_MAX_COARSER]

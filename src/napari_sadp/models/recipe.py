@@ -1,7 +1,7 @@
 """What a training run is made of: a frozen `TrainConfig`, read from TOML, every value checked.
 
 Recipes that ship with the package: ``default``, patterns simulated on the training device; ``article``, that of Ra et al.; and
-``gpu_resnet50`` and ``gpu_resnet101`` for ten minutes on a GPU.
+``gpu_resnet18``, ``34``, ``50``, ``101`` and ``152`` for ten minutes on a GPU.
 """
 
 from __future__ import annotations
