@@ -55,7 +55,7 @@ def collect(weights, count, seed):
         zone = scheme.zones[rng.integers(len(scheme.zones))]
         condition = CONDITIONS[rng.integers(len(CONDITIONS))]
         try:
-            frame, _ = acquire(crystal, zone, condition, scheme, int(rng.integers(2**62)))
+            frame = acquire(crystal, zone, condition, scheme, int(rng.integers(2**62))).pattern
         except ValueError:  # nothing diffracts into the frame
             continue
         found["inside"].append(measured(frame))

@@ -30,13 +30,14 @@ def scheme():
 
 def test_silicon_is_seen_as_what_it_is(scheme):
     silicon = find_structure("Si", 227).crystal()
-    frame, visible = acquire(silicon, (0, 1, 1), CONDITIONS[1], scheme, seed=3)
+    frame, visible, settled = acquire(silicon, (0, 1, 1), CONDITIONS[1], scheme, seed=3)
+    assert settled
     assert visible == scheme.index_of["227a", (0, 1, 1)]
     assert frame.data.shape == (256, 256)
     assert frame.pixel_size_inv_angstrom is None
-    again, _ = acquire(silicon, (0, 1, 1), CONDITIONS[1], scheme, seed=3)
+    again, *_ = acquire(silicon, (0, 1, 1), CONDITIONS[1], scheme, seed=3)
     assert np.array_equal(frame.data, again.data)
-    other, _ = acquire(silicon, (0, 1, 1), CONDITIONS[1], scheme, seed=4)
+    other, *_ = acquire(silicon, (0, 1, 1), CONDITIONS[1], scheme, seed=4)
     assert not np.array_equal(frame.data, other.data)
 
 
@@ -62,8 +63,8 @@ def test_the_conditions_change_what_they_say(scheme):
     for width in (128, 240):
         small = replace(CONDITIONS[1], settings={"size": width})
         assert acquire(crystal, (0, 0, 1), small, scheme, 1)[0].data.shape == (width, width)
-    faint, _ = acquire(crystal, (0, 0, 1), SWEEPS["counts in the strongest spot"][30.0], scheme, 1)
-    bright, _ = acquire(crystal, (0, 0, 1), SWEEPS["counts in the strongest spot"][10_000.0], scheme, 1)
+    faint, *_ = acquire(crystal, (0, 0, 1), SWEEPS["counts in the strongest spot"][30.0], scheme, 1)
+    bright, *_ = acquire(crystal, (0, 0, 1), SWEEPS["counts in the strongest spot"][10_000.0], scheme, 1)
     assert bright.data.max() > 50 * faint.data.max()
     assert len(SWEEPS) == 8
     assert ARTICLE.camera_lengths_mm

@@ -283,7 +283,11 @@ def test_a_disk_stream_shows_every_image_once_in_an_epoch(images):
     later = DiskStream(reader, "train", size=40, seed=1)
     later.seek(len(stream))
     assert later.draw(8)[2].tolist() == two[:8].tolist()
-    crops, labels, rows = DiskStream(reader, "validation", size=40).draw(4)
+    held_out = DiskStream(reader, "validation", size=40)
+    formulas = [reader.rows[int(row)]["formula"] for row in held_out.draw(6)[2]]
+    assert len(set(formulas)) > 1  # a few images are of all structures
+    held_out.seek(0)
+    crops, labels, rows = held_out.draw(4)
     middle = reader[int(rows[0])][0][4:44, 4:44]
     assert torch.equal(crops[0, 0], torch.from_numpy(middle.copy()))
     assert labels.tolist() == reader.labels[rows.numpy()].tolist()

@@ -97,10 +97,11 @@ class DiskStream:
         return images, labels, rows
 
     def _row(self, number: int) -> int:
-        """Return the row of the manifest that is drawn as the number-th: a new order for every epoch."""
+        """Return the row of the manifest that is drawn as the number-th: for training a new order for every epoch."""
         epoch, place = divmod(number, len(self.indices))
         if getattr(self, "_epoch", None) != epoch:
             self._epoch = epoch
-            order = np.random.default_rng([self.seed, 0, epoch])
-            self._order = self.indices if self.part == "validation" else order.permutation(self.indices)
+            # always the same one for validation: its first images are of all structures too, and those of every time
+            key = 0 if self.part == "validation" else [self.seed, 0, epoch]
+            self._order = np.random.default_rng(key).permutation(self.indices)
         return int(self._order[place])

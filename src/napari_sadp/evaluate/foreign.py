@@ -101,7 +101,7 @@ def _non_cubic(scheme: PatternScheme, rng: np.random.Generator) -> DiffractionPa
         # an operator would not take a net that is a single row for a zone axis
         if far and ratio < 4:
             condition = Condition("", PRESETS["mild"])
-            return acquire(crystal, zone, condition, scheme, int(rng.integers(2**62)))[0]
+            return acquire(crystal, zone, condition, scheme, int(rng.integers(2**62))).pattern
 
 
 def _two(crystals: Sequence[Crystal], scheme: PatternScheme, rng: np.random.Generator) -> np.ndarray:

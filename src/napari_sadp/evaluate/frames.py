@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 VISIBLE = 2e-3
 #: Signal to noise ratio, of an ideal filter, from which it does.
 CLEAR = 6.0
+#: The class is *settled* where every limit in this range in place of `CLEAR` gives the same: it does not hang on a spot that noise
+#: may hide or not.
+CLEAR_RANGE = (3.5, 12.0)
 
 
 @dataclass(frozen=True)
@@ -102,9 +105,25 @@ def _sweeps() -> dict[str, dict[float, Condition]]:
 SWEEPS: dict[str, dict[float, Condition]] = _sweeps()
 
 
-def acquire(
-    crystal: Crystal, zone: Zone, condition: Condition, scheme: PatternScheme, seed: int
-) -> tuple[DiffractionPattern, int | None]:
+class Acquired(NamedTuple):
+    """A frame.
+
+    Parameters
+    ----------
+    pattern : DiffractionPattern
+        Without its calibration: the chain must do without.
+    visible : int or None
+        Class of what can be seen in it, see `visible_class`.
+    settled : bool
+        Whether that class is the same for every limit of the noise in `CLEAR_RANGE`.
+    """
+
+    pattern: DiffractionPattern
+    visible: int | None
+    settled: bool
+
+
+def acquire(crystal: Crystal, zone: Zone, condition: Condition, scheme: PatternScheme, seed: int) -> Acquired:
     """Simulate a frame.
 
     Parameters
@@ -122,10 +141,8 @@ def acquire(
 
     Returns
     -------
-    pattern : DiffractionPattern
-        The frame, without its calibration: the chain must do without.
-    visible : int or None
-        Class of what can be seen in it, see `visible_class`.
+    Acquired
+        The frame, and what can be seen in it.
 
     Raises
     ------
@@ -151,9 +168,19 @@ def acquire(
         **condition.settings,
     )
     # spots of higher-order Laue zones are seen too, but say nothing about the lattice of this one
-    open_ = (spot_visibility(made) > CLEAR) & (made.spots.hkl @ np.array(zone) == 0)
+    flat = made.spots.hkl @ np.array(zone) == 0
+    hkl, intensity, snr = made.spots.hkl[flat], made.spots.intensity[flat], spot_visibility(made)[flat]
+
+    def seen(limit: float) -> int | None:
+        return visible_class(hkl[snr > limit], intensity[snr > limit], zone, scheme)
+
     pattern = replace(made.pattern, pixel_size_inv_angstrom=None, camera_length_mm=None)
-    return pattern, visible_class(made.spots.hkl[open_], made.spots.intensity[open_], zone, scheme)
+    # the class changes at the ratios that spots have, and of these at those that are strong enough to count
+    inside = (snr > CLEAR_RANGE[0]) & (snr < CLEAR_RANGE[1])
+    counts = intensity > VISIBLE * intensity[snr > CLEAR].max(initial=0.0)
+    limits = [CLEAR_RANGE[0], *snr[inside & counts]]
+    visible = seen(CLEAR)
+    return Acquired(pattern, visible, all(seen(limit) == visible for limit in limits))
 
 
 def visible_class(

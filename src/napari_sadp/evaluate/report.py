@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_sadp._atomic import atomic_path, atomic_write
 from napari_sadp.evaluate.foreign import FOREIGN_KINDS
-from napari_sadp.evaluate.frames import ARTICLE, CONDITIONS, VISIBLE
+from napari_sadp.evaluate.frames import ARTICLE, CLEAR, CLEAR_RANGE, CONDITIONS, VISIBLE
 from napari_sadp.evaluate.metrics import confusion_matrix, detection_auroc, share_of_hits, shares_by
 from napari_sadp.evaluate.pictures import plot_calibration, plot_confusion, plot_sweeps
 from napari_sadp.evaluate.rows import Row, column, write_table
@@ -221,7 +221,27 @@ def _frames(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
         if used.any()
     ]
     lines += ["", f"Calibration error of the class stated, above 0.2 %: {', '.join(errors)}.", ""]
+    lines += _settled(found)
     return lines + _by_group(found)
+
+
+def _settled(found: Evaluation) -> list[str]:
+    """Return the line on the frames whose class does not hang on noise."""
+    parts = []
+    for name, used, some in _conditions(found):
+        kept = [row for row, use in zip(some, used, strict=True) if use and row["settled"]]
+        if kept:
+            parts.append(
+                f"{name} {_shares(kept, _hits(kept, 'visible', 'above'))} of {len(kept)}, by the network alone "
+                f"{_shares(kept, _hits(kept, 'visible', 'network'))}"
+            )
+    low, high = CLEAR_RANGE
+    return [
+        f"A spot counts as visible from a signal to noise ratio of {CLEAR:g}. Of the frames used whose class is the same for any "
+        f"limit from {low:g} to {high:g}, so that it does not hang on a spot that noise may hide or not, visible class, above 0.2 %: "
+        f"{'; '.join(parts)}.",
+        "",
+    ]
 
 
 def _by_group(found: Evaluation) -> list[str]:

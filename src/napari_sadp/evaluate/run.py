@@ -15,7 +15,15 @@ from napari_sadp.ensemble.ceilings import ceiling
 from napari_sadp.errors import PatternRefusedError
 from napari_sadp.evaluate.aligned import EVALUATION_SEED, aligned_library, aligned_rows
 from napari_sadp.evaluate.foreign import FOREIGN_KINDS, foreign_frame
-from napari_sadp.evaluate.frames import ARTICLE, CONDITIONS, SWEEPS, VISIBLE, Condition, acquire
+from napari_sadp.evaluate.frames import (
+    ARTICLE,
+    CONDITIONS,
+    SWEEPS,
+    VISIBLE,
+    Acquired,
+    Condition,
+    acquire,
+)
 from napari_sadp.evaluate.rows import Row, RowStore
 from napari_sadp.evaluate.structures import HeldOut, deal_structures, held_out_structures
 from napari_sadp.geometry.analyse import analyse_pattern
@@ -230,24 +238,22 @@ def draw_structure(structures: tuple[HeldOut, ...], rng: np.random.Generator) ->
 
 def _frame(
     found: Evaluation, condition: Condition, seed: list[int], dealt: HeldOut | None = None
-) -> tuple[HeldOut, int, DiffractionPattern, int | None]:
-    """Return structure, number of the zone axis, frame and visible class of what is drawn by a seed, of a structure or any."""
+) -> tuple[HeldOut, int, Acquired]:
+    """Return structure, number of the zone axis, and frame of what is drawn by a seed, of a structure or any."""
     rng = np.random.default_rng(seed)
     scheme = found.classifier.scheme
     while True:
         item = draw_structure(found.structures, rng) if dealt is None else dealt
         place = int(rng.integers(len(scheme.zones)))
         try:
-            frame, visible = acquire(
-                item.crystal, scheme.zones[place], condition, scheme, int(rng.integers(2**62))
-            )
+            frame = acquire(item.crystal, scheme.zones[place], condition, scheme, int(rng.integers(2**62)))
         except ValueError:  # nothing diffracts into the frame: no operator would record it
             continue
-        return item, place, frame, visible
+        return item, place, frame
 
 
 def _row(
-    found: Evaluation, about: Row, item: HeldOut, place: int, result: PatternResult, visible: int | None
+    found: Evaluation, about: Row, item: HeldOut, place: int, result: PatternResult, frame: Acquired
 ) -> Row:
     """Return a frame and what was found as plain values."""
     scheme = found.classifier.scheme
@@ -258,7 +264,8 @@ def _row(
             "behaviour": item.behaviour,
             "zone": place,
             "new_type": item.new_type,
-            "visible": NONE if visible is None else visible,
+            "visible": NONE if frame.visible is None else frame.visible,
+            "settled": int(frame.settled),
             "symmetry": scheme.index_of[item.behaviour, scheme.zones[place]],
         }
         | answer_of(result)
@@ -318,15 +325,14 @@ def _frames(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
     def make(item: tuple[int, int, HeldOut]) -> Row:
         place, number, structure = item
         condition = CONDITIONS[place]
-        drawn = _frame(found, condition, [*seed, place, number], structure)
-        structure, zone, frame, visible = drawn
-        result, above = _with_and_without_faint(frame, found.classifier)
+        structure, zone, frame = _frame(found, condition, [*seed, place, number], structure)
+        result, above = _with_and_without_faint(frame.pattern, found.classifier)
         about = {
             "condition": condition.name,
             "above": above["found"],
             "confidence_above": above["confidence"],
         }
-        return _row(found, about, structure, zone, result, visible)
+        return _row(found, about, structure, zone, result, frame)
 
     yield from _kept(found, store, "frames", work, make)
 
@@ -343,9 +349,9 @@ def _sweeps(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
     def make(item: tuple[str, float, int]) -> Row:
         name, value, number = item
         drawn = _frame(found, SWEEPS[name][value], [found.config.seed, EVALUATION_SEED, 2, number])
-        structure, zone, frame, visible = drawn
-        result = identify_pattern(frame, found.classifier)
-        return _row(found, {"varied": name, "value": value}, structure, zone, result, visible)
+        structure, zone, frame = drawn
+        result = identify_pattern(frame.pattern, found.classifier)
+        return _row(found, {"varied": name, "value": value}, structure, zone, result, frame)
 
     yield from _kept(found, store, "sweeps", work, make)
 
@@ -364,11 +370,11 @@ def _groups(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
             if len(results) == N_COMBINED or tried == _MOST_TRIES:
                 break
             try:
-                frame, _ = acquire(item.crystal, scheme.zones[place], mild, scheme, int(rng.integers(2**62)))
+                frame = acquire(item.crystal, scheme.zones[place], mild, scheme, int(rng.integers(2**62)))
             except ValueError:  # nothing diffracts into the frame
                 continue
             tried += 1
-            result = identify_pattern(frame, found.classifier)
+            result = identify_pattern(frame.pattern, found.classifier)
             if result.used:
                 results.append(result)
         row: Row = {"structure": item.key, "group": item.crystal.space_group, "tried": tried}
@@ -397,8 +403,8 @@ def _foreign(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
         seed = [found.config.seed, EVALUATION_SEED, 4, number]
         if kind == "inside":
             # a frame that shows no lattice is rightly refused, and says nothing here
-            drawn = (_frame(found, mild, [*seed, again]) for again in range(1000))
-            frame = next(frame for _, _, frame, visible in drawn if visible is not None)
+            drawn = (_frame(found, mild, [*seed, again])[2] for again in range(1000))
+            frame = next(item.pattern for item in drawn if item.visible is not None)
         else:
             rng = np.random.default_rng([*seed, FOREIGN_KINDS.index(kind)])
             frame = foreign_frame(kind, crystals, found.classifier.scheme, int(rng.integers(2**62)))
