@@ -5,6 +5,7 @@ import pytest
 
 from napari_sadp.ensemble.lattice_classes import classify_lattice
 from napari_sadp.geometry.results import SpotLattice, SpotList
+from napari_sadp.identify import pool_classes
 from napari_sadp.labels.scheme import build_scheme, disc_nodes, present_basis
 from napari_sadp.labels.spacegroups import behaviours, is_allowed
 
@@ -76,3 +77,29 @@ def test_a_small_strain_is_forgiven(scheme):
     strain = np.array([[1.004, 0.002], [0.002, 0.997]])
     found = classify_lattice(ideal_lattice("227a", (0, 1, 1), strain=strain), scheme)
     assert scheme.labels[int(np.argmax(found.probabilities))] == "D4-3"
+
+
+def test_the_coarser_lattices_of_a_class(scheme):
+    # on [011] a primitive lattice without its weak spots looks face-centred
+    fine, coarse = scheme.index_of["221", (0, 1, 1)], scheme.index_of["225", (0, 1, 1)]
+    found = classify_lattice(ideal_lattice("225", (0, 1, 1)), scheme)
+    assert found.shape_likelihood[fine] < 1e-6 * found.shape_likelihood[coarse]
+    assert found.missed_likelihood[fine] > 0.05 * found.shape_likelihood[coarse]
+    # a hexagonal net has none that is square
+    square = classify_lattice(ideal_lattice("225", (0, 0, 1)), scheme)
+    hexagonal = scheme.index_of["225", (1, 1, 1)]
+    assert square.missed_likelihood[hexagonal] < 1e-6 * square.shape_likelihood.max()
+
+
+def test_a_sure_network_sees_the_spots_that_a_coarser_lattice_missed(scheme):
+    fine, coarse = scheme.index_of["221", (0, 1, 1)], scheme.index_of["225", (0, 1, 1)]
+    by_lattice = classify_lattice(ideal_lattice("225", (0, 1, 1)), scheme)
+
+    def named(share):
+        network = np.full(len(scheme), 1e-4)
+        network[fine], network[coarse] = share, 1 - share
+        return int(np.argmax(pool_classes(network, by_lattice)))
+
+    assert named(0.5) == coarse
+    assert named(0.9) == coarse  # the lattice is right more often than not
+    assert named(0.999) == fine

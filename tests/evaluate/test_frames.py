@@ -14,7 +14,7 @@ from napari_sadp.dataset.outliers import SHAPE_MARGIN
 from napari_sadp.errors import PatternRefusedError, UnreadableFileError
 from napari_sadp.evaluate import foreign
 from napari_sadp.evaluate.foreign import FOREIGN_KINDS, foreign_frame, lattice_shape, random_crystal
-from napari_sadp.evaluate.frames import ARTICLE, CONDITIONS, SWEEPS, acquire, visible_class
+from napari_sadp.evaluate.frames import ARTICLE, CONDITIONS, SWEEPS, Acquired, acquire, visible_class
 from napari_sadp.evaluate.rows import RowStore, column
 from napari_sadp.evaluate.structures import deal_structures, held_out_structures
 from napari_sadp.geometry.analyse import analyse_pattern
@@ -165,7 +165,7 @@ def test_foreign_lattices_have_the_shape_of_no_class(scheme, monkeypatch):
             crystal, zone, g_max_inv_angstrom=1.5, relrod="none", laue_zones=0, min_intensity=1e-12
         )
         seen.append(lattice_shape(spots.g_xy))
-        return None, None
+        return Acquired(None, None, True)
 
     monkeypatch.setattr(foreign, "acquire", record)
     for seed in range(20):

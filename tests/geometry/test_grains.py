@@ -67,3 +67,21 @@ def test_every_objection_makes_none_more_probable():
     assert combine_none(0.1, None, 3.0) > combine_none(0.1, None, 0.0) > combine_none(0.1, None, -3.0) > 0.1
     assert combine_none(0.1, 2.0, 3.0) > combine_none(0.1, 2.0) > combine_none(0.1, -2.0)
     assert combine_none(1.0, -5.0, -5.0) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("shift", [(0.5, 0.5), (0.5, 0.0), (0.31, 0.18)])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_ring_of_weak_spots_does_not_outvote_a_few_strong_ones(shift, seed):
+    rng = np.random.default_rng(seed)
+    square = turned(np.array([[23.0, 0.0], [0.0, 23.0]]), rng.uniform(0, 90))
+    inner = CENTRE + np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]]) @ square
+    ring = net(0.5 * square, 14, shift)
+    radius = np.linalg.norm(ring - CENTRE, axis=1)
+    ring = rng.permutation(ring[np.abs(radius - 115) < 4])[:12]
+    rc = np.concatenate([inner, ring]) + rng.normal(0, 0.1, (len(inner) + len(ring), 2))
+    intensity = np.concatenate([[6e6], rng.uniform(1.5e5, 3e5, 4), rng.uniform(100, 800, len(ring))])
+    spots = SpotList(rc, intensity, np.sqrt(intensity / 10), 1.5)
+    found = fit_lattice(spots, centre_rc=CENTRE)
+    change = np.stack([found.g1_px, found.g2_px]) @ np.linalg.inv(square)
+    assert np.abs(change - np.round(change)).max() < 0.03
+    assert abs(np.linalg.det(change)) == pytest.approx(1, abs=0.03)

@@ -7,6 +7,7 @@ Shapes are compared with their covariance, against a uniform alternative *none o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from napari_sadp.ensemble.constants import PRIOR_NONE
 from napari_sadp.ensemble.exact import class_log_likelihood
 from napari_sadp.geometry.nodes import NodeMap
+from napari_sadp.labels.lattice2d import gauss_reduce, gram
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.results import SpotLattice
@@ -24,6 +26,8 @@ _NONE_DENSITY = 1.0 / (np.log(5.0) * np.radians(30.0))
 #: Shapes farther from the measured one than this, in squared standard deviations, are out of the question: their nodes
 #: are not looked at.
 _MAX_DISTANCE = 40.0
+#: Indices of the sublattices that a fit finds where it misses the weak spots of the others, and how often each, of these.
+_MISSED_INDICES = {2: 0.8, 3: 0.2}
 #: Exponent of what the nodes say. The engine bounds what one node may say and leaves open how many of the allowed orbits show, so that it
 #: states less than it knows: by the log loss of the space group, over training formulas each left out in turn
 #: (the second table of benchmarks/reasoning.py), not over held-out ones.
@@ -49,6 +53,8 @@ class LatticeClasses:
         P(no class of the scheme has this shape).
     none_likelihood : float
         What stands against `shape_likelihood` times `node_likelihood` where the crystal has no class of the scheme.
+    missed_likelihood : (n_classes,) ndarray of float64
+        Density of the measured shape under the coarser lattices that are left of each class where weak spots are missed.
     """
 
     shape_likelihood: np.ndarray
@@ -56,6 +62,7 @@ class LatticeClasses:
     probabilities: np.ndarray
     none_of_these: float
     none_likelihood: float
+    missed_likelihood: np.ndarray
 
     @property
     def likelihood(self) -> np.ndarray:
@@ -85,12 +92,18 @@ def classify_lattice(
     covariance = lattice.shape_covariance()
     bases = equivalent_bases(lattice)
     shapes, number, target = scheme.shapes
-    offset = np.array([value for value, _ in bases]) - target[:, None]  # (shapes, bases, 2)
-    distance = np.einsum("sbi,ij,sbj->sb", offset, np.linalg.inv(covariance), offset)
+    measured = np.array([value for value, _ in bases])
+    distance = _distances(measured, target, covariance)
     nearest = distance.argmin(axis=1)
     distance = distance.min(axis=1)
     norm = 2 * np.pi * np.sqrt(np.linalg.det(covariance))
     density = (np.exp(-0.5 * distance) / norm)[number]
+    missed = np.zeros(len(shapes))
+    for index, often in _MISSED_INDICES.items():
+        for shape, coarser in enumerate(_sublattices(scheme, index)):
+            away = _distances(measured, coarser, covariance).min(axis=1)
+            missed[shape] += often * float(np.mean(np.exp(-0.5 * away) / norm))
+    missed = missed[number]
     basis = np.stack([lattice.g1_px, lattice.g2_px])
     near = {shapes[i]: bases[nearest[i]][1] for i in np.flatnonzero(distance < _MAX_DISTANCE)}
     node_map = nodes_of_spots(lattice) if nodes is None else nodes
@@ -101,8 +114,32 @@ def classify_lattice(
     none = PRIOR_NONE * _NONE_DENSITY
     none /= none + (1 - PRIOR_NONE) * float(prior @ density)
     if weight.sum() <= 0:  # every shape is so far off that its density underflows
-        return LatticeClasses(density, node, prior / prior.sum(), 1.0, _NONE_DENSITY)
-    return LatticeClasses(density, node, weight / weight.sum(), float(none), _NONE_DENSITY)
+        weight = prior
+    return LatticeClasses(density, node, weight / weight.sum(), float(none), _NONE_DENSITY, missed)
+
+
+def _distances(measured: np.ndarray, target: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Return squares of the standard deviations between shapes (n, 2) and measured ones (m, 2), (n, m)."""
+    offset = measured - target[:, None]
+    return np.einsum("sbi,ij,sbj->sb", offset, np.linalg.inv(covariance), offset)
+
+
+@lru_cache(maxsize=32)
+def _sublattices(scheme: PatternScheme, index: int) -> tuple[np.ndarray, ...]:
+    """Return ln ratio and angle [rad] of the sublattices of an index, (n, 2) for each shape of a scheme."""
+    found = []
+    for g11, g12, g22 in scheme.shapes[0]:
+        metric = np.array([[g11, g12], [g12, g22]])
+        of_shape = []
+        for a in (d for d in range(1, index + 1) if index % d == 0):
+            for b in range(a):
+                # Hermite normal forms: each sublattice once
+                basis = gauss_reduce(np.array([[index // a, b], [0, a]]), metric)
+                first, between, second = gram(basis, metric)
+                angle = np.arccos(abs(between) / np.sqrt(first * second))
+                of_shape.append((0.5 * np.log(second / first), angle))
+        found.append(np.array(of_shape))
+    return tuple(found)
 
 
 def nodes_of_spots(lattice: SpotLattice) -> NodeMap:

@@ -42,6 +42,13 @@ _LEAST_EXPLAINED = 0.6
 #: Shares of the spots, nearest to the direct beam first, that may lie on a lattice of their own, and how many are the least.
 _INNER_SHARES = (0.6, 0.35)
 _LEAST_INNER = 8
+#: Intensities over the strongest diffracted beam from which spots are *strong*, and the largest share of all spots that these are.
+_STRONG_SHARES = (0.1, 0.03, 0.01)
+_MOST_STRONG = 0.8
+#: Share of the strong spots that a lattice of all spots holds at least, unless theirs is another.
+_LEAST_HELD = 0.65
+#: Distance from the direct beam, over that of the outermost strong spot, beyond which spots alone ask for no finer lattice.
+_RING = 1.5
 #: Largest index of a lattice in the finer one that spots left out may ask for.
 _MAX_INDEX = 8
 #: Spots on the added nodes over what they would be if all of these were as full as the nodes of the coarser lattice.
@@ -111,12 +118,16 @@ def fit_lattice(
         else np.asarray(beam.rc if beam is not None else centre_rc, float)
     )
     distance = np.linalg.norm(spots.rc - middle, axis=1)
-    fit = _inner_first(spots, distance, search(spots), max_log_nfa)
+    whole = search(spots)
+    fit = _strong_first(spots, distance, whole, max_log_nfa) or _inner_first(
+        spots, distance, whole, max_log_nfa
+    )
     if fit is None or fit.log_nfa > max_log_nfa:
         _refuse_without_lattice(spots, fit)
     fit, copies = _zero_order_net(spots, fit, middle)
     if not copies.any():
-        fit = _refine_index(spots, fit, distance <= np.median(distance))
+        reach = min(float(np.median(distance)), _RING * float(distance[fit.inlier].max()))
+        fit = _refine_index(spots, fit, distance <= reach)
         fit, copies = _without_copies(spots, fit, distance)
     explained = _explained_inside(spots, fit.inlier | copies, distance, min_explained)
     if explained < min_explained:
@@ -208,6 +219,39 @@ def refit_spots(lattice: SpotLattice, keep: np.ndarray, basis: np.ndarray) -> Sp
 def _middle(spots: SpotList) -> np.ndarray:
     """Return the median place of the brightest spots (2,) [px]."""
     return np.median(spots.rc[np.argsort(-spots.intensity, kind="stable")[:7]], axis=0)
+
+
+def _strong_first(spots: SpotList, distance: np.ndarray, whole: Fit | None, max_log_nfa: float) -> Fit | None:
+    """Return the lattice that holds all strong spots, where that of all spots contradicts it, else None.
+
+    A ring of weak spots of a higher-order Laue zone may outnumber a few strong ones around the direct beam: the lattice of all
+    spots then leaves strong ones out, or is finer for the sake of the ring alone.
+    """
+    # the direct beam may be the brightest
+    unit = np.sort(spots.intensity)[-2]
+    for share in _STRONG_SHARES:
+        strong = np.flatnonzero(spots.intensity >= share * unit)
+        if len(strong) > _MOST_STRONG * len(spots):
+            break
+        if len(strong) < MIN_SPOTS:
+            continue
+        fit = search(subset(spots, strong))
+        if fit is None or fit.log_nfa > max_log_nfa - 0.5 or not fit.inlier.all():
+            continue
+        reach = _RING * float(distance[strong].max())
+        nodes = np.round((spots.rc - fit.origin) @ np.linalg.inv(fit.basis)).astype(int)
+        miss = np.linalg.norm(spots.rc - fit.origin - nodes @ fit.basis, axis=1)
+        # few spots fix a lattice too badly for its far nodes
+        inlier = one_spot_per_node(nodes, miss, fit.tolerance) & (distance <= reach)
+        found = replace(fit, nodes=nodes, inlier=inlier)
+        if whole is None or whole.log_nfa > max_log_nfa:
+            return found
+        if np.count_nonzero(whole.inlier[strong]) < _LEAST_HELD * len(strong):
+            return found
+        more = whole.inlier & ~inlier
+        if more.any() and distance[more].min() > reach:
+            return found
+    return None
 
 
 def _inner_first(spots: SpotList, distance: np.ndarray, whole: Fit | None, max_log_nfa: float) -> Fit | None:
