@@ -66,6 +66,12 @@ def test_a_report_of_everything(short, tmp_path, weights_file, capsys):
     shown = capsys.readouterr()
     assert str(tmp_path / "README.md") in shown.out
     assert "device: cpu" in shown.err
+    # of a network whose rows are there the card is enough
+    card = weights_file.with_suffix(".json")
+    assert main([*words, "--parts", "aligned", "--compare", str(card)]) == 0
+    compared.unlink()
+    assert main([*words, "--parts", "aligned", "--compare", str(card)]) == 1
+    assert "a card without rows here" in capsys.readouterr().err
     # nothing is measured twice
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
     assert main([*words, "--parts", "groups"]) == 0
@@ -108,12 +114,15 @@ def test_the_report_counts_right(tmp_path, weights_file):
     found = Evaluation(EvaluationConfig(), classifier, ())
     answers = [3] * 6 + [4] * 2 + [REFUSED] * 2
     above = {"above": 3, "confidence_above": 0.9}
-    found.rows["frames"] = [frame_row(i, answer, 3) | above for i, answer in enumerate(answers)]
+    # of the frames used, the class of half hangs on noise
+    found.rows["frames"] = [
+        frame_row(i, answer, 3) | above | {"settled": i % 2} for i, answer in enumerate(answers)
+    ]
     # refused with or without faint spots
     for row in found.rows["frames"][-2:]:
         row |= {"above": REFUSED, "confidence_above": 0.0}
     # nothing can be seen in this one: it does not count
-    found.rows["frames"].append(frame_row(10, 5, NONE) | above)
+    found.rows["frames"].append(frame_row(10, 5, NONE) | above | {"settled": 1})
     found.rows["groups"] = [
         {"structure": f"s{i}", "group": 225, "tried": 3, "group_1": 225 if i < 3 else 221, "stated_1": 0.5,
          "group_2": REFUSED, "stated_2": 0.0, "group_3": REFUSED, "stated_3": 0.0}
@@ -131,6 +140,8 @@ def test_the_report_counts_right(tmp_path, weights_file):
     assert cells[4] == "75.0 %"  # 6 of these, with all spots
     assert cells[10] == "80.0 %"  # 8 of all 10
     assert "Refused: rings 2." in text
+    assert "above 0.2 %: mild 100.0 % (" in text
+    assert ") of 4, by the network alone " in text
     assert "| 1 | 4 | 75.0 % (" in text
     assert "50.0 % | 55.0 % |" in text  # stated, ceiling
     assert "| rings | 2 | 0 % | 0.500 | 0.000 | 0.0 % |" in text

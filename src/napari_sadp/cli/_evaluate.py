@@ -30,7 +30,8 @@ def add_command(commands: Any) -> None:
     command.add_argument("--weights", metavar="WEIGHTS", help="name or file (default: that of the package)")
     command.add_argument(
         "--compare", action="append", default=[], metavar="WEIGHTS",
-        help="another network for the table of architectures; may be given several times",
+        help="another network for the table of architectures; where the folder has its rows already, its card (.json) is enough; may be "
+        "given several times",
     )  # fmt: skip
     command.add_argument(
         "--patterns", type=int, default=2000, metavar="N",

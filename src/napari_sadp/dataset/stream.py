@@ -311,13 +311,11 @@ class PatternStream:
         """Return the height down to which spots must be seen for the pattern to be the one of its label, (n,)."""
         import torch
 
-        bits, count = self.evidence[rows], self.n_deciding[rows]
-        level = torch.full((len(rows),), float("inf"), device=self.device)
-        for number in range(self.most_deciding):
-            of_this = ((bits >> number) & 1).bool()
-            strongest = height.masked_fill(~of_this, 0.0).amax(dim=1)
-            level = torch.where(number < count, torch.minimum(level, strongest), level)
-        return level
+        # all sets at once: a loop over them would be most of what a GPU is asked to launch
+        number = torch.arange(self.most_deciding, device=self.device)
+        of_this = ((self.evidence[rows][..., None] >> number) & 1).bool()
+        strongest = torch.where(of_this, height[..., None], 0.0).amax(dim=1)
+        return strongest.masked_fill(number >= self.n_deciding[rows, None], float("inf")).amin(dim=1)
 
     def _positions(self, rows: torch.Tensor, fit: torch.Tensor) -> torch.Tensor:
         """Return positions in |g1| with the error of a lattice fit: tie, angle, scale, ellipse; mirrored at random."""

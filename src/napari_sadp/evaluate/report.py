@@ -375,10 +375,8 @@ def _foreign(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
 
 def _speed(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
     """Return the table of architectures beside that of the article."""
-    networks = {found.classifier.card.architecture: ("aligned", found.classifier)}
-    networks |= {
-        item.card.architecture: (f"aligned {item.card.name}", item) for item in found.compared.values()
-    }
+    cards = {card.architecture: (f"aligned {card.name}", card) for card in found.compared.values()}
+    cards[found.classifier.card.architecture] = ("aligned", found.classifier.card)
     sizes = sorted({row["size"] for row in rows})
     times = {(row["architecture"], row["size"]): row for row in rows}
     lines = [
@@ -394,9 +392,9 @@ def _speed(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
         "|---" * (7 + len(sizes)) + "|",
     ]
     for architecture, (accuracy, parameters, ms) in ARTICLE_TABLE.items():
-        part, network = networks.get(architecture, ("", None))
+        part, card = cards.get(architecture, ("", None))
         some = found.rows.get(part)
-        seen = network.card.recipe.get("images_seen") if network else None
+        seen = card.recipe.get("images_seen") if card else None
         ours = str(_shares(some, _hits(some, "visible"))) if some else "-"
         row = times[architecture, sizes[0]]
         cells = " | ".join(f"{times[architecture, size]['ms_per_image']:.3g} ms" for size in sizes)

@@ -12,7 +12,7 @@ import numpy as np
 from napari_sadp import __version__
 from napari_sadp._validate import check_option, check_range
 from napari_sadp.ensemble.ceilings import ceiling
-from napari_sadp.errors import PatternRefusedError
+from napari_sadp.errors import CheckpointError, PatternRefusedError
 from napari_sadp.evaluate.aligned import EVALUATION_SEED, aligned_library, aligned_rows
 from napari_sadp.evaluate.foreign import FOREIGN_KINDS, foreign_frame
 from napari_sadp.evaluate.frames import (
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from napari_sadp.identify import PatternResult
     from napari_sadp.models.predict import Classifier
+    from napari_sadp.models.weights import WeightsCard
     from napari_sadp.pattern import DiffractionPattern
 
 #: What can be measured, in this order.
@@ -66,7 +67,7 @@ class EvaluationConfig:
     weights : str, optional
         Network: a name or a file; the one of the package by default.
     compare : tuple of str
-        More networks, for the table of architectures.
+        More networks, for the table of architectures: names, files, or, where the folder has their rows already, cards alone (.json).
     patterns : int
         Aligned patterns; frames of the other parts are a share of it.
     parts : tuple of str
@@ -144,7 +145,7 @@ class Evaluation:
     classifier: Classifier
     structures: tuple[HeldOut, ...]
     rows: dict[str, list[Row]] = field(default_factory=dict)
-    compared: dict[str, Classifier] = field(default_factory=dict)
+    compared: dict[str, WeightsCard] = field(default_factory=dict)
 
     def ceilings(self) -> list[float]:
         """Return how often any method can name the group from 1, 2 ... patterns, kinematic and by absences alone."""
@@ -179,6 +180,8 @@ def evaluate(config: EvaluationConfig, folder: Path | str) -> Iterator[Evaluatio
         If the device is not there, or a compared network has other classes.
     """
     from napari_sadp.models.predict import load_classifier
+    from napari_sadp.models.registry import find_weights
+    from napari_sadp.models.weights import read_card
 
     classifier = load_classifier(config.weights, config.device)
     split = str(classifier.card.recipe.get("split", "formula"))
@@ -193,13 +196,13 @@ def evaluate(config: EvaluationConfig, folder: Path | str) -> Iterator[Evaluatio
     store = RowStore(Path(folder), settings)
     found = Evaluation(config, classifier, structures)
     for name in config.compare:
-        other = load_classifier(name, config.device)
-        if other.scheme.labels != classifier.scheme.labels:
+        card = read_card(Path(name) if name.endswith(".json") else find_weights(name))
+        if card.labels != classifier.scheme.labels:
             raise ValueError(
-                f"compare has {name!r}, trained on the groups {', '.join(map(str, other.scheme.groups))}, expected "
+                f"compare has {name!r}, trained on the groups {', '.join(map(str, card.groups))}, expected "
                 f"{', '.join(map(str, classifier.scheme.groups))} as {classifier.card.name}"
             )
-        found.compared[name] = other
+        found.compared[name] = card
     for part in config.parts:
         for done, total in _MEASURES[part](found, store):
             yield EvaluationProgress(part, done, total)
@@ -208,21 +211,28 @@ def evaluate(config: EvaluationConfig, folder: Path | str) -> Iterator[Evaluatio
 
 def _aligned(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
     """Classify aligned images as the network was trained on, kinematic and by Bloch waves."""
-    networks = {"aligned": found.classifier}
-    networks |= {f"aligned {item.card.name}": item for item in found.compared.values()}
+    from napari_sadp.models.predict import load_classifier
+
+    networks = [("aligned", "aligned", "")]
+    for name, card in found.compared.items():
+        # it may have been trained again under the same name
+        networks.append((f"aligned {card.name}", f"aligned {card.name} {card.sha256[:12]}", name))
     library = None
-    for part, classifier in networks.items():
-        # a compared network may have been trained again under the same name
-        name = part if part == "aligned" else f"{part} {classifier.card.sha256[:12]}"
-        rows = store.read(name)
+    for part, kept, name in networks:
+        rows = store.read(kept)
         if len(rows) != found.config.patterns:
+            if name.endswith(".json"):
+                raise CheckpointError(
+                    f"compare has {name!r}, a card without rows here; give its weights instead"
+                )
+            classifier = load_classifier(name, found.config.device) if name else found.classifier
             n, seed = found.config.patterns, found.config.seed
             if library is None:
                 library = yield from aligned_library(
                     found.structures, found.classifier.scheme, seed, found.config.workers
                 )
             rows = yield from aligned_rows(classifier, found.structures, library, n, seed)
-            store.write(name, rows)
+            store.write(kept, rows)
         found.rows[part] = rows
 
 
