@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_sadp.dataset import library as library_module
 from napari_sadp.dataset.crystals import choose_crystals, decorate, is_validation
 from napari_sadp.dataset.library import FIELD_RADIUS, build_library, load_library
 from napari_sadp.errors import UnreadableFileError
@@ -72,6 +73,15 @@ def test_a_weak_superlattice_is_also_aligned_by_its_subcell(scheme):
     # strong superlattices are not missed
     other = build_library([("221", find_structure("CsCl", 221).crystal())], scheme)
     assert not other.coarse.any()
+
+
+def test_a_lattice_that_misses_three_spots_of_four_is_no_training_image(scheme, monkeypatch):
+    # the strong spots of a spinel span lattices of high index
+    spinel = [("227g", find_structure("Fe3O4", 227).crystal())]
+    few = build_library(spinel, scheme, thresholds=(2e-4,)).coarse.sum()
+    monkeypatch.setattr(library_module, "_MOST_MISSED", 100)
+    many = build_library(spinel, scheme, thresholds=(2e-4,)).coarse.sum()
+    assert 0 < few < many
 
 
 def test_processes_make_the_same_library(scheme, tmp_path):

@@ -19,7 +19,7 @@ from napari_sadp.models.architectures import ARCHITECTURES
 from napari_sadp.models.recipe import TrainConfig, load_recipe, shipped_recipes
 from napari_sadp.models.resnet import build_resnet, load_imagenet
 from napari_sadp.models.train import train
-from napari_sadp.models.weights import load_weights
+from napari_sadp.models.weights import load_weights, read_card
 
 SMALL = {
     "groups": (225, 229),
@@ -73,12 +73,13 @@ def test_a_run_starts_from_the_weights_of_another(finished, tmp_path):
     with pytest.raises(CheckpointError, match="expected resnet18 for the"):
         list(train(config(initial=str(weights), groups=(221, 225)), tmp_path / "other"))
     # the library is taken from the folder when the run goes on
-    stages = [
-        step.stage
-        for step in train(config(initial=str(weights), dynamical_nm=(10.0, 20.0)), folder, resume=True)
-    ]
+    steps = list(train(config(initial=str(weights), dynamical_nm=(10.0, 20.0)), folder, resume=True))
+    stages = [step.stage for step in steps]
     assert stages.count("crystals to train") == 1
     assert stages[-1] == "done"
+    recipe = read_card(steps[-1].weights).recipe
+    assert recipe["images_before"] == finished[1][-1].samples
+    assert weights.name in recipe["initial"]
 
 
 def test_the_best_weights_are_kept(finished, tmp_path, monkeypatch):

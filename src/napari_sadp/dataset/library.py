@@ -42,6 +42,9 @@ _DYNAMICAL_ATOMS = 120
 TIE = 1.03
 #: Intensity over the strongest up to which a lattice fit may miss spots.
 _MISSED = 0.03
+#: Index of the lattice that is left, at most: a fit does not miss three spots of four, and weak spots of another grain between those of
+#: a lattice must not look to the network like these.
+_MOST_MISSED = 3
 #: Rows aligned by a coarser lattice that have more spots are left out: a few of them would double the width of the whole library.
 _MOST_SPOTS = 320
 #: Bits of `SpotLibrary.evidence`; torch has signed integers only.
@@ -416,7 +419,10 @@ def _coarser_basis(
         lattice = span(nodes[relative > level])
         if lattice is None:
             return None
-        if abs(round(np.linalg.det(lattice))) != index:
+        times = abs(round(np.linalg.det(lattice))) // index
+        if times > _MOST_MISSED:
+            return None
+        if times > 1:
             return gauss_reduce(lattice, metric)
         level *= 2
     return None

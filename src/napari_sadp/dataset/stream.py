@@ -111,10 +111,10 @@ class AlignedImperfections:
     saturated: float = 0.15
     beam_stop: float = 0.2
     field: float = 0.3
-    grain: float = 0.1
-    grain_weight: tuple[float, float] = (0.01, 0.15)
+    grain: float = 0.2
+    grain_weight: tuple[float, float] = (0.01, 0.25)
     lines: float = 0.1
-    coarse: float = 0.08
+    coarse: float = 0.03
     coarse_snr: tuple[float, float] = (3.5, 12.0)
 
 

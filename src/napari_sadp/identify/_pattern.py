@@ -33,7 +33,7 @@ UNREADABLE = "unreadable"
 #: pool. The exponents are small ones whose log loss is within 0.01 of the best on simulated images of structures that the
 #: network did not train on (benchmarks/class_pool.py; 200 images: network alone 0.28, nodes alone 0.39, pooled 0.28, best 0.27).
 NETWORK_WEIGHT = 0.7
-NODE_WEIGHT = 0.2
+NODE_WEIGHT = 0.3
 #: How much a coarser lattice, found where weak spots were missed, counts against that of the class. The network has learnt to see such
 #: spots: on 760 frames of decorated structures, from the article's to medium ones, the log loss of the class is 0.39 at 0, 0.29 at 0.03,
 #: 0.27 here and 0.25 at 0.3.

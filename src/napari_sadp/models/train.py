@@ -153,7 +153,7 @@ def train(
         steps = fit_outlier_steps(run.average, sources["train"], foreign, config.outlier_images)
         outliers = yield from _shown_shares(steps, about)
     recipe = asdict(config) | {"images_seen": run.samples, "seconds": round(run.seconds)}
-    recipe["initial"] = _initial_name(config.initial)
+    recipe |= _initial(config.initial)
     card = WeightsCard(
         name=config.name,
         architecture=config.architecture,
@@ -170,12 +170,14 @@ def train(
     yield TrainProgress("done", 1.0, **about, metrics=metrics, weights=path)
 
 
-def _initial_name(initial: str | None) -> str | None:
-    """Return what a run started from, to be written down: where the file lay on this machine is nobody's business."""
+def _initial(initial: str) -> dict[str, str | int]:
+    """Return what a run started from, and how many images that had seen: where the file lay on this machine is nobody's business."""
     if not initial or initial == IMAGENET:
-        return initial
+        return {"initial": initial, "images_before": 0}
     path = find_weights(initial)
-    return f"{path.name}, sha256 {read_card(path).sha256[:12]}"
+    card = read_card(path)
+    seen = sum(int(card.recipe.get(key, 0)) for key in ("images_before", "images_seen"))
+    return {"initial": f"{path.name}, sha256 {card.sha256[:12]}", "images_before": seen}
 
 
 def _shown_shares(
