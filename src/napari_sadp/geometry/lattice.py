@@ -242,14 +242,17 @@ def _strong_first(spots: SpotList, distance: np.ndarray, whole: Fit | None, max_
         nodes = np.round((spots.rc - fit.origin) @ np.linalg.inv(fit.basis)).astype(int)
         miss = np.linalg.norm(spots.rc - fit.origin - nodes @ fit.basis, axis=1)
         # few spots fix a lattice too badly for its far nodes
-        inlier = one_spot_per_node(nodes, miss, fit.tolerance) & (distance <= reach)
-        found = replace(fit, nodes=nodes, inlier=inlier)
+        found = replace(
+            fit, nodes=nodes, inlier=one_spot_per_node(nodes, miss, fit.tolerance) & (distance <= reach)
+        )
         if whole is None or whole.log_nfa > max_log_nfa:
             return found
         if np.count_nonzero(whole.inlier[strong]) < _LEAST_HELD * len(strong):
             return found
-        more = whole.inlier & ~inlier
-        if more.any() and distance[more].min() > reach:
+        # the same lattice, or a finer one that spots within reach ask for, is no contradiction
+        finer = round(abs(float(np.linalg.det(fit.basis) / np.linalg.det(whole.basis)))) > 1
+        added = distance[whole.inlier & ~found.inlier]
+        if finer and added.size and added.min() > reach:
             return found
     return None
 
