@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 #: Reason of a file or frame that could not be read.
 UNREADABLE = "unreadable"
 #: Network and nodes look at the same spots, so that their evidence is not independent and must not count twice: a geometric
-#: pool. The exponents are small ones whose log loss is within 0.01 of the best on simulated images of structures that the
-#: network did not train on (benchmarks/class_pool.py; 200 images: network alone 0.28, nodes alone 0.39, pooled 0.28, best 0.27).
+#: pool. The exponents are small ones whose log loss is within 0.01 of the best on 760 simulated frames of decorated structures, as
+#: benchmarks/class_pool.py makes them.
 NETWORK_WEIGHT = 0.7
 NODE_WEIGHT = 0.3
 #: How much a coarser lattice, found where weak spots were missed, counts against that of the class. The network has learnt to see such
-#: spots: on 760 frames of decorated structures, from the article's to medium ones, the log loss of the class is 0.39 at 0, 0.29 at 0.03,
-#: 0.27 here and 0.25 at 0.3.
+#: spots: on these frames the log loss of the class is 0.39 at 0, 0.29 at 0.03, 0.27 here and 0.25 at 0.3 (with the weights before the
+#: present ones, which saw more lattices with spots missed).
 MISSED_WEIGHT = 0.1
 #: How much of the ln odds of the network's outlier score counts. On frames like those of benchmarks/none_pool.py (251 of one crystal,
 #: 142 of two, 149 of lattices outside of the scheme) a logistic fit, which is not in that script, gives it 0.22 between one crystal
