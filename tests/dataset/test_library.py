@@ -75,13 +75,11 @@ def test_a_weak_superlattice_is_also_aligned_by_its_subcell(scheme):
     assert not other.coarse.any()
 
 
-def test_a_lattice_that_misses_three_spots_of_four_is_no_training_image(scheme, monkeypatch):
-    # the strong spots of a spinel span lattices of high index
-    spinel = [("227g", find_structure("Fe3O4", 227).crystal())]
-    few = build_library(spinel, scheme, thresholds=(2e-4,)).coarse.sum()
-    monkeypatch.setattr(library_module, "_MOST_MISSED", 100)
-    many = build_library(spinel, scheme, thresholds=(2e-4,)).coarse.sum()
-    assert 0 < few < many
+def test_lattices_that_miss_too_many_spots_are_no_training_images(scheme, monkeypatch):
+    crystal = [("221", find_structure("FeTi", 221).crystal())]
+    assert build_library(crystal, scheme).coarse.any()  # every second spot is weak
+    monkeypatch.setattr(library_module, "_MOST_MISSED", 1)
+    assert not build_library(crystal, scheme).coarse.any()
 
 
 def test_processes_make_the_same_library(scheme, tmp_path):
