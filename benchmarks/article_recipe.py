@@ -1,8 +1,8 @@
 """A network on the held-out images of a data set: the article's measure, 60 classes by symmetry, of its own kind of images.
 
     napari-sadp dataset article -o data/article --format shards
-    napari-sadp train --recipe article --architecture resnet18 --initial "" --out runs/article
-    python benchmarks/article_recipe.py --data data/article --weights runs/article/article_resnet101.safetensors \
+    napari-sadp train --recipe article --architecture resnet18 --name article_resnet18 --initial "" --out runs/article
+    python benchmarks/article_recipe.py --data data/article --weights runs/article/article_resnet18.safetensors \
         [--images 11200] [--device auto] [--write docs/results/article_recipe.md]
 
 The intervals are bootstraps over structures: the images of one structure are alike.
@@ -21,15 +21,12 @@ from _timing import machine, write_lines
 from napari_sadp.dataset.disk_stream import DiskStream
 from napari_sadp.dataset.read import open_dataset
 from napari_sadp.evaluate.metrics import share_of_hits
+from napari_sadp.evaluate.report import ARTICLE_TABLE
 from napari_sadp.models.calibrate import calibration_error
 from napari_sadp.models.resnet import choose_device, describe_device
 from napari_sadp.models.weights import load_weights
 
 BATCH = 64
-#: Accuracy of the article's Table 1.
-ARTICLE = {
-    "resnet18": 84.946, "resnet34": 88.607, "resnet50": 90.339, "resnet101": 92.607, "resnet152": 92.393,
-}  # fmt: skip
 
 
 def main() -> None:
@@ -65,7 +62,7 @@ def main() -> None:
     everything = np.ones(len(rows), bool)
     for name, use in (("all", everything), *((str(g), group == g) for g in sorted(set(group.tolist())))):
         share = share_of_hits(found[use] == truth[use], structure[use])
-        theirs = f"{ARTICLE[card.architecture]} %" if name == "all" else ""
+        theirs = f"{100 * ARTICLE_TABLE[card.architecture][0]:.3f} %" if name == "all" else ""
         lines.append(f"| {name}, {use.sum()} | {share.n_structures} | {share} | {theirs} |")
     lines += ["", f"Calibration error {error:.3f}.", ""]
     print("\n".join(lines))

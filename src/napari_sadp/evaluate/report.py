@@ -394,7 +394,7 @@ def _speed(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
     for architecture, (accuracy, parameters, ms) in ARTICLE_TABLE.items():
         part, card = cards.get(architecture, ("", None))
         some = found.rows.get(part)
-        seen = sum(card.recipe.get(key, 0) for key in ("images_before", "images_seen")) if card else None
+        seen = card.images_seen if card else None
         ours = str(_shares(some, _hits(some, "visible"))) if some else "-"
         row = times[architecture, sizes[0]]
         cells = " | ".join(f"{times[architecture, size]['ms_per_image']:.3g} ms" for size in sizes)

@@ -239,12 +239,9 @@ def _strong_first(spots: SpotList, distance: np.ndarray, whole: Fit | None, max_
         if fit is None or fit.log_nfa > max_log_nfa - 0.5 or not fit.inlier.all():
             continue
         reach = _RING * float(distance[strong].max())
-        nodes = np.round((spots.rc - fit.origin) @ np.linalg.inv(fit.basis)).astype(int)
-        miss = np.linalg.norm(spots.rc - fit.origin - nodes @ fit.basis, axis=1)
+        found = _indexed(spots, fit)
         # few spots fix a lattice too badly for its far nodes
-        found = replace(
-            fit, nodes=nodes, inlier=one_spot_per_node(nodes, miss, fit.tolerance) & (distance <= reach)
-        )
+        found = replace(found, inlier=found.inlier & (distance <= reach))
         if whole is None or whole.log_nfa > max_log_nfa:
             return found
         if np.count_nonzero(whole.inlier[strong]) < _LEAST_HELD * len(strong):
@@ -300,6 +297,11 @@ def _extended(spots: SpotList, fit: Fit, start: np.ndarray) -> Fit:
     grown = grow(spots.rc, weights(spots), fit.basis, start)
     if grown is not None and np.abs(grown.basis @ np.linalg.inv(fit.basis) - np.eye(2)).max() < 0.05:
         return replace(grown, log_nfa=min(grown.log_nfa, fit.log_nfa))
+    return _indexed(spots, fit)
+
+
+def _indexed(spots: SpotList, fit: Fit) -> Fit:
+    """Return a lattice of some spots, as it is, with all spots indexed on it."""
     nodes = np.round((spots.rc - fit.origin) @ np.linalg.inv(fit.basis)).astype(int)
     miss = np.linalg.norm(spots.rc - fit.origin - nodes @ fit.basis, axis=1)
     return replace(fit, nodes=nodes, inlier=one_spot_per_node(nodes, miss, fit.tolerance))

@@ -49,9 +49,8 @@ class Ahead:
         here = torch.cuda.current_stream(self.source.device)
         here.wait_stream(self._beside)
         for item in batch:
-            item.record_stream(
-                here
-            )  # so that its memory is not used again before the network is done with it
+            # so that its memory is not used again before the network is done with it
+            item.record_stream(here)
         return batch
 
     def begin(self, number: int, n: int) -> None:

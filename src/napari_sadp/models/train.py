@@ -176,8 +176,7 @@ def _initial(initial: str) -> dict[str, str | int]:
         return {"initial": initial, "images_before": 0}
     path = find_weights(initial)
     card = read_card(path)
-    seen = sum(int(card.recipe.get(key, 0)) for key in ("images_before", "images_seen"))
-    return {"initial": f"{path.name}, sha256 {card.sha256[:12]}", "images_before": seen}
+    return {"initial": f"{path.name}, sha256 {card.sha256[:12]}", "images_before": card.images_seen}
 
 
 def _shown_shares(

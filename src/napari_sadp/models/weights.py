@@ -73,6 +73,11 @@ class WeightsCard:
     metrics: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
 
+    @property
+    def images_seen(self) -> int:
+        """Training images, those of the weights that it started from included; 0 where the recipe does not say."""
+        return sum(int(self.recipe.get(key, 0)) for key in ("images_before", "images_seen"))
+
 
 def save_weights(
     folder: Path, card: WeightsCard, network: torch.nn.Module, outliers: OutlierScore | None = None
