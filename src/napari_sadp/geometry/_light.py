@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
+from napari_sadp.geometry._local import sorted_in_groups
+
 #: Width of the rings of a profile [px].
 STEP = 0.5
 #: How far the light of a spot is followed, over its standard deviation.
@@ -137,6 +139,7 @@ class _Windows:
         limit = np.array(image.shape) - 1
         self.seen = (row >= 0) & (row <= limit[0]) & (col >= 0) & (col <= limit[1])
         self.row, self.col = np.clip(row, 0, limit[0]), np.clip(col, 0, limit[1])
+        self.place = (self.row * image.shape[1] + self.col)[self.seen]
         self.good = self.seen & live[self.row, self.col]
         self.distance = np.hypot(row - rc[:, :1], col - rc[:, 1:])
         self.ring = np.round(self.distance / STEP).astype(int)
@@ -148,8 +151,7 @@ class _Windows:
     def draw(self, height: np.ndarray, shape: np.ndarray, light: np.ndarray) -> np.ndarray:
         """Draw all spots anew into an image, and return the part of each in its window (n, k)."""
         own = height[:, None] * _profile_at(self.distance, shape)
-        light[:] = 0.0
-        np.add.at(light, (self.row[self.seen], self.col[self.seen]), own[self.seen])
+        light[:] = np.bincount(self.place, own[self.seen], light.size).reshape(light.shape)
         return own
 
     def heights(self, rest: np.ndarray, shape: np.ndarray, sigma: float) -> np.ndarray:
@@ -173,13 +175,14 @@ class _Windows:
         floor = np.minimum(np.take_along_axis(ordered, lowest[:, None], axis=1), 0.0)
         value = (rest[strong] - floor) / height[strong, None]
         weight = np.broadcast_to(np.minimum(height[strong], leading)[:, None], value.shape)
-        shape, known = before.copy(), np.zeros(len(before), bool)
+        order, first = sorted_in_groups(ring[good], value[good], len(before))
+        value, weight = value[good][order], weight[good][order]
+        shape, known = before.copy(), np.diff(first) >= _LEAST_PIXELS
         for k in range(len(shape)):
-            inside = good & (ring == k)
-            known[k] = np.count_nonzero(inside) >= _LEAST_PIXELS
             if known[k]:
-                shape[k] = _weighted_median(value[inside], weight[inside])
-            elif known.any():
+                total = np.cumsum(weight[first[k] : first[k + 1]])
+                shape[k] = value[first[k] + np.searchsorted(total, 0.5 * total[-1])]
+            elif known[:k].any():
                 shape[k] = shape[k - 1] * before[k] / max(before[k - 1], 1e-12)
         if not known.any():
             return before
@@ -190,10 +193,3 @@ class _Windows:
         # the last rings are beyond the window
         shape = np.clip(shape - max(shape[-3], 0.0), 0.0, None)
         return shape / shape[0] if shape[0] > 0 else before
-
-
-def _weighted_median(value: np.ndarray, weight: np.ndarray) -> float:
-    """Return the value that half of the weight is below."""
-    order = np.argsort(value, kind="stable")
-    total = np.cumsum(weight[order])
-    return float(value[order[np.searchsorted(total, 0.5 * total[-1])]])

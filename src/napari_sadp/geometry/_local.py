@@ -95,19 +95,27 @@ def radial_quantile(radius: np.ndarray, value: np.ndarray, quantile: float) -> t
     """Return radii and a quantile of the values around them, from rings that grow wider outwards."""
     edges = np.unique(np.concatenate([np.arange(0, 24, 1.5), 24 * 1.06 ** np.arange(80)]))
     edges = edges[: np.searchsorted(edges, radius.max()) + 1]
-    number = np.searchsorted(edges, radius, side="right") - 1
-    order = np.lexsort((value, number))
-    number, value = number[order], value[order]
-    start = np.searchsorted(number, np.arange(len(edges)))
-    count = np.diff(np.append(start, len(number)))
+    order, first = sorted_in_groups(np.searchsorted(edges, radius, side="right") - 1, value, len(edges))
+    value, count = value[order], np.diff(first)
     full = np.flatnonzero(count >= 8)
-    pick = start[full] + np.round(quantile * (count[full] - 1)).astype(int)
+    pick = first[full] + np.round(quantile * (count[full] - 1)).astype(int)
     middle = edges[full] + 0.5 * np.diff(np.append(edges, edges[-1] * 1.06))[full]
     # steps of the rings, not of the pattern, would look like rings
     level = value[pick]
     smooth = level.copy()
     smooth[1:-1] = np.median(np.stack([level[:-2], level[1:-1], level[2:]]), axis=0)
     return middle, smooth
+
+
+def sorted_in_groups(number: np.ndarray, value: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the order (n,) that sorts values by the number of their group and then by size, and where each group starts.
+
+    Numbers are below 65 536; those from `n_groups` on come last, and are in no group. Starts are (n_groups + 1,).
+    """
+    order = np.argsort(value, kind="stable")
+    # short integers are sorted by their digits, much faster than by comparison
+    order = order[np.argsort(number[order].astype(np.uint16), kind="stable")]
+    return order, np.searchsorted(number[order], np.arange(n_groups + 1))
 
 
 def pixel_noise(data: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -21,6 +21,15 @@ _FLAT_STEP = 0.25  # so much smaller the share of that value must be where the f
 _STOP_WORK_PX = 128  # beam stops are large: a small copy of the frame shows them and is fast
 #: Share of the light that arrives in a shadow at most; several, since a shallow one runs together with dim parts of the pattern.
 _DEPTHS = (0.12, 0.25, 0.45)
+#: Share of the light at the same distance from the brightest place: more is no shadow, less is a shadow wherever it ends.
+_LIT, _BLACK = 0.6, 0.2
+#: Quantile of the light at a distance that is between spots: a stop covers less than so much of a circle, save its head, up
+#: to this share of the side of the frame.
+_BETWEEN, _HEAD = 0.3, 0.2
+#: Half of the width of such a shadow at most, over the side of the frame.
+_WIDEST = 0.1
+#: A stop takes away light that matters: shares of the brightest.
+_LOSS, _LOSS_OF_BLACK = 0.05, 0.005
 _DIM = 0.06  # of the light at the brightest place: no shadow shows there
 
 
@@ -116,11 +125,11 @@ def repair_pixels(data: np.ndarray, mask: np.ndarray, noise: np.ndarray) -> tupl
         bad = (np.abs(value - centre) > 0.78 * np.abs(height)) & lone
         # a dark pixel inside a bright spot is dead only if it is nearly without counts
         bad &= (value > centre) | (value < 0.3 * np.maximum(centre, 0))
+        if not bad.any():
+            break
         row, col, centre = row[bad], col[bad], centre[bad]
         hot[row, col] = True
         data[row, col] = centre
-        if not len(row):
-            break
     return data, hot
 
 
@@ -153,8 +162,11 @@ def find_beam_stop(data: np.ndarray, mask: np.ndarray, noise: np.ndarray) -> np.
     share = (small - dark) / np.maximum(expected - dark, 1e-30)
     # where there is no light to lose, no shadow can be seen; one may end there
     outskirts = usual - dark < np.maximum(5 * noise, _DIM * (usual.max() - dark))
-    # a stop takes away light that matters
-    least_loss = 0.05 * (np.percentile(small, 99.5) - dark)
+    # between spots, and between a spot and the edge of the frame, it is as dark as between others at that distance
+    # the head of a stop hides whole circles
+    between = _usual_of_circle(calm, _BETWEEN, _HEAD * side)
+    of_circle = (small - dark) / np.maximum(between - dark, 1e-30)
+    light = float(np.percentile(small, 99.5)) - dark
     keep = np.zeros(small.shape, bool)
     for depth in _DEPTHS:
         lost = (closed - calm > (1 - depth) * (closed - dark)) & (closed - calm > 4 * noise)
@@ -164,15 +176,26 @@ def find_beam_stop(data: np.ndarray, mask: np.ndarray, noise: np.ndarray) -> np.
             if not 0.002 * lost.size <= region.area <= 0.3 * lost.size:
                 continue
             here = labels == region.label
-            if not _is_shadow(here, share) or np.max((expected - small)[here]) <= least_loss:
+            # a shallow shadow may leak out of the deep one that was found before
+            added = here & ~keep
+            of_usual = float(np.median(of_circle[added])) if added.any() else 1.0
+            if of_usual > _LIT or not _is_shadow(here, share):
+                continue
+            # a dim corner is black too, but wider
+            black = (
+                of_usual < _BLACK and ndimage.distance_transform_edt(np.pad(here, 1)).max() < _WIDEST * side
+            )
+            if np.max((expected - small)[here]) <= (_LOSS_OF_BLACK if black else _LOSS) * light:
                 continue
             r0, c0, r1, c1 = region.bbox
             ends = r0 == 0 or c0 == 0 or r1 == lost.shape[0] or c1 == lost.shape[1]
             ends |= bool(outskirts[ndimage.binary_dilation(here, iterations=3)].any())
-            if ends or (region.solidity > 0.9 and region.eccentricity < 0.7):
+            if ends or black or (region.solidity > 0.9 and region.eccentricity < 0.7):
                 keep |= here
     keep |= _round_head(small, dark, noise)
     keep = ndimage.binary_dilation(keep, iterations=2) & (share < 0.5) | keep
+    # light that comes through a stop is not that of the other places
+    keep = ndimage.binary_fill_holes(keep)
     keep = ndimage.binary_dilation(keep, iterations=max(1, round(2 / block)))
     return np.kron(keep, np.ones((block, block), bool))[: data.shape[0], : data.shape[1]]
 
@@ -184,11 +207,14 @@ def _round_head(small: np.ndarray, dark: float, noise: np.ndarray) -> np.ndarray
     labels = measure.label((share < 0.4) & (filled - small > 6 * noise), connectivity=1)
     heads = []
     for region in measure.regionprops(labels):
+        if (
+            not 9 <= region.area <= 0.05 * small.size
+            or region.eccentricity >= 0.75
+            or region.solidity <= 0.85
+        ):
+            continue
         here = labels == region.label
-        compact = (
-            region.solidity > 0.85 and region.eccentricity < 0.75 and 9 <= region.area <= 0.05 * small.size
-        )
-        if compact and _is_shadow(here, share):
+        if _is_shadow(here, share) and _is_surrounded(here, small - dark):
             heads.append((np.max((filled - small)[here]), here))
     # a net of spots has dark places between all of them
     if not heads or len(heads) > 2:
@@ -198,6 +224,8 @@ def _round_head(small: np.ndarray, dark: float, noise: np.ndarray) -> np.ndarray
 
 def _is_shadow(here: np.ndarray, share: np.ndarray) -> bool:
     """Tell whether a region is dark all over and has an edge, by the share of the light that arrives; a dim corner has none."""
+    near = _around(here)
+    here, share = here[near], share[near]
     inner = here & ~ndimage.binary_erosion(here, iterations=2, border_value=1)
     outer = ndimage.binary_dilation(here, iterations=4) & ~ndimage.binary_dilation(here, iterations=2)
     if not outer.any():
@@ -208,12 +236,31 @@ def _is_shadow(here: np.ndarray, share: np.ndarray) -> bool:
     return bool(even and beside > rim + 0.35)
 
 
-def _usual_of_circle(calm: np.ndarray) -> np.ndarray:
-    """Return the light that most places at the same distance from the brightest one get."""
+def _is_surrounded(here: np.ndarray, light: np.ndarray) -> bool:
+    """Tell whether it is bright on all sides of a dark region, save where an arm is; between two spots it is not."""
+    near = _around(here)
+    here, light = here[near], light[near]
+    outer = ndimage.binary_dilation(here, iterations=3) & ~ndimage.binary_dilation(here)
+    return bool(np.percentile(light[outer], 20) > 2 * np.median(light[here]))
+
+
+def _around(here: np.ndarray) -> tuple[slice, slice]:
+    """Return the part of a frame where a region is, with some pixels on all sides."""
+    return tuple(
+        slice(max(0, int(np.argmax(line)) - 6), len(line) - int(np.argmax(line[::-1])) + 6)
+        for line in (here.any(1), here.any(0))
+    )
+
+
+def _usual_of_circle(calm: np.ndarray, quantile: float = 0.5, least_radius: float = 0.0) -> np.ndarray:
+    """Return a quantile of the light at the same distance from the brightest place, inside of a radius that outside at least."""
     point = np.array(np.unravel_index(np.argmax(ndimage.uniform_filter(calm, 5)), calm.shape), float)
     row, col = np.indices(calm.shape)
     radius = np.hypot(row - point[0], col - point[1])
-    return np.interp(radius, *radial_quantile(radius.ravel(), calm.ravel(), 0.5))
+    at, light = radial_quantile(radius.ravel(), calm.ravel(), quantile)
+    inside = np.flatnonzero(at < least_radius)
+    light[inside] = np.maximum.accumulate(light[inside][::-1])[::-1]
+    return np.interp(radius, at, light)
 
 
 def without_streaks(

@@ -8,6 +8,7 @@ import numpy as np
 
 from napari_sadp.geometry._coarse import coarser, factor_for, to_copy
 from napari_sadp.geometry._light import STEP, SpotLight, light_of_spots
+from napari_sadp.geometry._local import sorted_in_groups
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.background import PreparedImage
@@ -22,8 +23,8 @@ _LIGHT_ERROR, _SIZE_ERROR = 0.1, 0.05
 _CHUNK = 20_000
 #: How much the height and the plane of a fit are held at zero, over their own weight.
 _HOLD = (1e-9, 1e-3, 1e-3, 1e-3)
-#: Spots that a profile is learnt from.
-_N_PROFILE = 40
+#: Spots that a profile is learnt from, and pixels of a ring of it.
+_N_PROFILE, _LEAST_PIXELS = 40, 6
 
 
 def nodes_in_view(beam_rc: np.ndarray, basis: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -98,8 +99,7 @@ class SpotMeter:
         if len(rc) < 3:
             return
         patch, weight, dr, dc = self._patches(to_copy(rc, self.factor))
-        distance = np.hypot(dr, dc)
-        number = np.round(distance / self.step).astype(int)
+        number = np.round(np.hypot(dr, dc) / self.step).astype(int)
         start = self.profile
         for _ in range(3):
             height, _, plane = self._fit(patch, weight, self._template(dr, dc), dr, dc)
@@ -109,14 +109,16 @@ class SpotMeter:
                 return
             shape = (patch - plane)[good] / height[good, None]
             live = weight[good] > 0
+            order, first = sorted_in_groups(number[good][live], shape[live], len(start))
+            value, count = shape[live][order], np.diff(first)
             profile = np.zeros(len(start))
             for k in range(len(start)):
-                inside = live & (number[good] == k)
-                if np.count_nonzero(inside) >= 6:
-                    profile[k] = np.median(shape[inside])
+                if count[k] >= _LEAST_PIXELS:
+                    low, high = first[k] + (count[k] - 1) // 2, first[k] + count[k] // 2
+                    profile[k] = 0.5 * (value[low] + value[high])
                 elif k and profile[k - 1] > 0:
                     profile[k] = profile[k - 1] * start[k] / max(start[k - 1], 1e-12)
-            if np.count_nonzero(live & (number[good] == 0)) < 6:  # few pixels are as near to a centre as that
+            if count[0] < _LEAST_PIXELS:  # few pixels are as near to a centre as that
                 profile[0] = profile[1] * start[0] / start[1]
             # a profile falls outwards; what is left at the end of the reach is background
             profile = np.minimum.accumulate(profile)
@@ -152,16 +154,17 @@ class SpotMeter:
         shift, error = np.zeros_like(start), np.full(len(start), np.inf)
         light = self._light_at(start)
         most, own = 0.5 * self.sigma + 0.5, 0.0
+        patch, certainty, from_row, from_col = self._patches(start)
+        rest = patch if light is None else patch - light[0]
         for _ in range(4):
-            patch, weight, dr, dc = self._patches(start, shift)
-            template = self._template(dr, dc)
+            dr, dc = from_row - shift[:, :1], from_col - shift[:, 1:]
             distance = np.hypot(dr, dc)
+            template = self._profile_at(distance)
             slope = np.interp(distance, self.radius, np.gradient(self.profile, self.step), right=0.0)
             slope = -slope / np.maximum(distance, 1e-6)
-            rest = patch if light is None else patch - light[0]
             design = np.stack([template, slope * dr, slope * dc, np.ones_like(dr), dr, dc], axis=2)
             # photon noise of the spot itself
-            weight = weight / (1 + self.gain * own * weight)
+            weight = certainty / (1 + self.gain * own * certainty)
             answer, spread = _solve(design, weight, rest, _HOLD[:1] * 3 + _HOLD[1:])
             height = answer[:, 0]
             good = height > 0
@@ -196,18 +199,12 @@ class SpotMeter:
         live[~np.isfinite(error)] = 0.0
         return height * volume, np.sqrt(error**2 + extra) * volume, live
 
-    def _patches(
-        self, rc: np.ndarray, shift: np.ndarray | float = 0.0
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return values, weights (0 outside of the reach) and distances of the pixels around places of the copy, each (n, k).
-
-        Distances are from the places with a shift; the pixels, and which of them count, do not depend on it.
-        """
+    def _patches(self, rc: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return values, weights (0 outside of the reach) and distances of the pixels around places of the copy, each (n, k)."""
         row, col = self._pixels(rc)
         dr, dc = row - self.pad - rc[:, :1], col - self.pad - rc[:, 1:]
         good = self.live[row, col] & (np.hypot(dr, dc) <= self._reach)
-        moved = np.broadcast_to(shift, rc.shape)
-        return self.signal[row, col], good / self.variance[row, col], dr - moved[:, :1], dc - moved[:, 1:]
+        return self.signal[row, col], good / self.variance[row, col], dr, dc
 
     def _pixels(self, rc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows and columns, of the padded copy, of the pixels around places of the copy, each (n, k)."""
@@ -226,7 +223,10 @@ class SpotMeter:
         return self.light.at(rc, row, col)
 
     def _template(self, dr: np.ndarray, dc: np.ndarray) -> np.ndarray:
-        return np.interp(np.hypot(dr, dc), self.radius, self.profile, right=0.0)
+        return self._profile_at(np.hypot(dr, dc))
+
+    def _profile_at(self, distance: np.ndarray) -> np.ndarray:
+        return np.interp(distance, self.radius, self.profile, right=0.0)
 
     def _fit(
         self,
@@ -259,9 +259,10 @@ def _solve(
 
     Each unknown is held at zero by a share of its own weight or, where `hold` is negative, by that weight.
     """
-    normal = np.einsum("nki,nk,nkj->nij", design, weight, design)
-    right = np.einsum("nki,nk,nk->ni", design, weight, patch)
-    lost = (weight.astype(bool).sum(axis=1) < 6) | (normal[:, 0, 0] < 1e-6 * np.einsum("nk->n", weight))
+    weighted = (design * weight[:, :, None]).swapaxes(1, 2)
+    normal = weighted @ design
+    right = (weighted @ patch[:, :, None])[:, :, 0]
+    lost = (weight.astype(bool).sum(axis=1) < 6) | (normal[:, 0, 0] < 1e-6 * weight.sum(axis=1))
     held = np.array(hold)
     normal += np.diag(np.where(held < 0, -held, 0.0))
     scale = np.sqrt(np.maximum(np.einsum("nii->ni", normal), 1e-300))

@@ -62,10 +62,10 @@ class Level:
 
     def peaks(self, min_snr: float) -> tuple[np.ndarray, np.ndarray]:
         """Return rows and columns here of the local maxima above a signal to noise ratio, live ones only."""
-        strong = (self.response >= min_snr * self.noise) & ~self.mask
-        if not strong.any():
-            return np.zeros(0, int), np.zeros(0, int)
-        return np.nonzero(strong & (self.response == ndimage.maximum_filter(self.response, size=3)))
+        row, col = np.nonzero((self.response >= min_snr * self.noise) & ~self.mask)
+        # few pixels are that bright: only they look at their neighbours
+        top = self.response[row, col] >= self._largest(row, col, 1)
+        return row[top], col[top]
 
     def to_frame(self, row: np.ndarray, col: np.ndarray) -> np.ndarray:
         """Return positions (n, 2) [px] of pixels here."""
@@ -74,8 +74,10 @@ class Level:
     def at(self, rc: np.ndarray, reach: int = 0) -> np.ndarray:
         """Return the response at positions of the frame (n,), or the largest within some pixels here."""
         row, col = self._pixels(rc)
-        if reach == 0:
-            return self.response[row, col]
+        return self.response[row, col] if reach == 0 else self._largest(row, col, reach)
+
+    def _largest(self, row: np.ndarray, col: np.ndarray, reach: int) -> np.ndarray:
+        """Return the largest response within some pixels of others (n,)."""
         offset = np.arange(-reach, reach + 1)
         rows = np.clip(row[:, None, None] + offset[:, None], 0, self.response.shape[0] - 1)
         cols = np.clip(col[:, None, None] + offset, 0, self.response.shape[1] - 1)

@@ -249,8 +249,10 @@ def _candidate_vectors(rc: np.ndarray, sigma: float) -> np.ndarray:
         if alive[index]:
             mean = both[tree.query_ball_point(vectors[index], reach)].mean(axis=0)
             chosen.append(mean)
-            for sign in (1, -1):
-                alive &= np.abs(vectors - sign * mean).max(axis=1) > 1.5 * reach
+            for row, col in (mean, -mean):
+                alive &= (np.abs(vectors[:, 0] - row) > 1.5 * reach) | (
+                    np.abs(vectors[:, 1] - col) > 1.5 * reach
+                )
     # the shortest ones too: few spots repeat nothing
     return np.array(chosen + [vectors[i] for i in np.argsort(length, kind="stable")[:6] if alive[i]])
 
@@ -279,25 +281,40 @@ def _start_points(spots: SpotList) -> list[np.ndarray]:
 def grow(rc: np.ndarray, weight: np.ndarray, basis: np.ndarray, start: np.ndarray) -> Fit | None:
     """Refine a lattice from a start point outwards, so that a small error of the basis does not misindex far spots."""
     origin = start.astype(float)
-    distance = np.linalg.norm(rc - start, axis=1)
-    reach = 1.6 * np.linalg.norm(basis, axis=1).max()
+    distance = np.hypot(*(rc - start).T)
+    farthest = distance.max()
+    reach = 1.6 * np.hypot(*basis.T).max()
     for step in range(20):
-        nodes = np.round((rc - origin) @ np.linalg.inv(basis))
-        miss = np.linalg.norm(rc - origin - nodes @ basis, axis=1)
-        allowed = min(0.15 * np.linalg.norm(basis, axis=1).min(), _TOLERANCES_PX[-1])
+        nodes, miss = _index(rc, origin, basis)
+        allowed = min(0.15 * np.hypot(*basis.T).min(), _TOLERANCES_PX[-1])
         use = (miss < allowed) & (distance <= reach)
         fitted = least_squares(rc, weight, nodes, use)
         if fitted is None:
-            if reach > distance.max() or step > 2:
+            if reach > farthest or step > 2:
                 return None
         else:
             origin, basis = fitted
-        if reach > distance.max():
+        if reach > farthest:
             break
         reach *= 1.7
-    if np.linalg.norm(basis, axis=1).min() < 4.0:
+    if np.hypot(*basis.T).min() < 4.0:
         return None
     return judge(rc, weight, origin, basis)
+
+
+def _det(basis: np.ndarray) -> float:
+    """Return the determinant of a basis, many times faster than `numpy.linalg` does for such small ones."""
+    (a, b), (c, d) = basis.tolist()
+    return a * d - b * c
+
+
+def _index(rc: np.ndarray, origin: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nodes nearest to places (n, 2), whole numbers as float, and how far these are from them (n,) [px]."""
+    (a, b), (c, d) = basis.tolist()
+    step = rc - origin
+    nodes = np.round(step @ (np.array([[d, -b], [-c, a]]) / (a * d - b * c)))
+    row, col = (step - nodes @ basis).T
+    return nodes, np.hypot(row, col)
 
 
 def least_squares(
@@ -316,7 +333,7 @@ def least_squares(
     if det <= 1e-9 * (a + d) ** 2:  # on one row
         return None
     basis = np.array([[d, -b], [-b, a]]) @ (weighted.T @ (rc - mean_rc)) / det
-    if abs(basis[0, 0] * basis[1, 1] - basis[0, 1] * basis[1, 0]) < 16:
+    if abs(_det(basis)) < 16:
         return None
     return mean_rc - mean_node @ basis, basis
 
@@ -326,10 +343,9 @@ def judge(rc: np.ndarray, weight: np.ndarray, origin: np.ndarray, basis: np.ndar
     n = len(rc)
     best = None
     for _ in range(2):
-        inverse = np.linalg.inv(basis)
-        nodes = np.round((rc - origin) @ inverse).astype(int)
-        miss = np.linalg.norm(rc - origin - nodes @ basis, axis=1)
-        area = abs(np.linalg.det(basis))
+        nodes, miss = _index(rc, origin, basis)
+        nodes = nodes.astype(int)
+        area = abs(_det(basis))
         best = None
         nearest = one_spot_per_node(nodes, miss, _TOLERANCES_PX[-1])
         trials = np.log10(n * (n - 1) * (n - 2) / 6 * len(_TOLERANCES_PX))

@@ -262,6 +262,7 @@ def _refuse(
     reason, detail = error.reason, error.detail
     features = radial_features(prepared, centre)
     polycrystal = len(features.rings) >= 2 or (len(features.rings) == 1 and features.sharp[0])
+    # what lies on a lattice, though the wrong one, is neither rings nor speckle
     if polycrystal and reason != "off zone":
         radii = ", ".join(f"{radius:.0f}" for radius in np.sort(features.rings[:6]))
         reason, detail, beam = (
@@ -269,7 +270,7 @@ def _refuse(
             f"closed rings of radius {radii} px, as a polycrystal makes them",
             centre,
         )
-    elif len(features.halos) and _are_speckle(spots, float(features.height[0])):
+    elif reason != "off zone" and len(features.halos) and _are_speckle(spots, float(features.height[0])):
         reason, detail, beam = (
             "amorphous",
             f"a broad halo of radius {features.halos[0]:.0f} px and no spots",
