@@ -45,6 +45,8 @@ STREAMS = {
         background=0.0,
         halo=0.0,
         rings=0.0,
+        grain=0.0,
+        lines=0.0,
         saturated=0.0,
         beam_stop=0.1,
         field=0.3,
@@ -190,6 +192,10 @@ def main() -> None:
             except PatternRefusedError:
                 refused[strength] += 1
     lines = [
+        "# Conversions to the training convention",
+        "",
+        f"Made by `benchmarks/conversions.py --patterns {options.patterns} --images {options.images} --size {options.size}`.",
+        "",
         f"Networks: ResNet18, {options.size} px, {options.images} images each from {len(library)} kinematic patterns of training structures. "
         f"Frames: {options.patterns // len(STRENGTHS)} of held-out formulas at each strength, 256 px.",
         "",

@@ -1,12 +1,12 @@
 """How a 4D-STEM scan is measured by the workers of a Dask cluster: time with one and two workers, and memory.
 
-    python benchmarks/scan.py [--side 64] [--workers 1 2] [--write docs/results/scan.md]
+    python benchmarks/scan.py [--side 64] [--workers 1 2] [--whole 2] [--write docs/results/scan.md]
 
 Simulates a scan of two grains and vacuum, frames of 256 x 256 px with photon noise and a wandering beam, writes it as an hspy file,
-loads it lazily and computes `property_maps`. Each number of workers is measured on the whole scan, in turns, best of the rounds; memory is
-the largest sum of the resident memory of this process and of all workers, sampled during the run, for the whole scan and for a corner
-of it. The threads of HyperSpy's default scheduler are measured on that corner too. On a quiet machine with two cores the default takes
-about an hour; ``--side 8`` a minute.
+loads it lazily and computes `property_maps`; and a scan of the same make with a sixteenth of the frames. Each number of workers is
+measured on the small scan, in turns, best of the rounds, and those of ``--whole`` on the large one; memory is the largest sum of the
+resident memory of this process and of all workers, sampled during the run. The threads of HyperSpy's default scheduler are measured on
+the small scan too. On a quiet machine with two cores the default takes a quarter of an hour; ``--side 16`` two minutes.
 """
 
 from __future__ import annotations
@@ -46,23 +46,31 @@ def main() -> None:
     )
     parser.add_argument("--side", type=int, default=64, help="rows and columns of the scan, a multiple of 8")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="numbers of workers")
+    parser.add_argument(
+        "--whole",
+        type=int,
+        nargs="+",
+        help="numbers of workers for the large scan; the largest of --workers when left out",
+    )
     parser.add_argument("--rounds", type=int, default=1, help="how often each is measured; the best counts")
     parser.add_argument("--write", type=Path, help="markdown file to write")
     options = parser.parse_args()
     if options.side % 8 or options.side < 8:
         parser.error(f"--side is {options.side}, expected a multiple of 8")
-    corner = max(options.side // 4, 4)
+    sides = {"large": options.side, "small": max(options.side // 4, 4)}
     about = machine()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "scan.hspy"
-        start = time.perf_counter()
-        scan = make_scan(options.side)
-        scan.save(path, chunks=scan.data.chunksize, show_progressbar=False)
-        print(f"written in {time.perf_counter() - start:.0f} s, {path.stat().st_size / 1e6:.0f} MB")
-        whole = measure(path, options.side, options.workers, options.rounds)
-        small = measure(path, corner, options.workers, options.rounds)
-        threads = measure_threads(path, corner, options.workers, options.rounds)
-    lines = table(options, corner, about, whole, small, threads)
+        paths = {name: Path(folder) / f"{name}.hspy" for name in sides}
+        for name, side in sides.items():
+            start = time.perf_counter()
+            scan = make_scan(side)
+            scan.save(paths[name], chunks=scan.data.chunksize, show_progressbar=False)
+            size = paths[name].stat().st_size / 1e6
+            print(f"{side} x {side} written in {time.perf_counter() - start:.0f} s, {size:.0f} MB")
+        small = measure(paths["small"], options.workers, options.rounds)
+        large = measure(paths["large"], options.whole or [max(options.workers)], options.rounds)
+        threads = measure_threads(paths["small"], options.workers, options.rounds)
+    lines = table(options, sides, about, small, large, threads)
     print("\n".join(lines))
     if options.write:
         write_lines(options.write, lines)
@@ -116,11 +124,6 @@ def _block(grains: np.ndarray, side: int, block_info: dict | None = None) -> np.
     return made
 
 
-def load(path: Path, rows: int) -> SADPattern2D:
-    """Return the first rows and columns of the file, lazily."""
-    return hs.load(path, lazy=True).inav[:rows, :rows]
-
-
 # ---- measuring ---------------------------------------------------------------------------------------------------
 
 
@@ -160,7 +163,7 @@ class Run:
     largest: float
 
 
-def measure(path: Path, part: int, workers: list[int], rounds: int) -> dict[int, Run]:
+def measure(path: Path, workers: list[int], rounds: int) -> dict[int, Run]:
     """Return the fastest run for each number of workers, with the largest memory of all its runs.
 
     A round takes the numbers of workers in turns, so that what else the machine does falls on all of them.
@@ -179,7 +182,7 @@ def measure(path: Path, part: int, workers: list[int], rounds: int) -> dict[int,
                 # imports, and what is cached, are no part of the measurement
                 client.run(_warm_up)
                 before = sum(client.run(time.process_time).values())
-                found = load(path, part).property_maps()
+                found = hs.load(path, lazy=True).property_maps()
                 with Peak() as peak:
                     start = time.perf_counter()
                     found.compute(show_progressbar=False)
@@ -198,23 +201,23 @@ def measure(path: Path, part: int, workers: list[int], rounds: int) -> dict[int,
                 )
             best[count] = run
             print(
-                f"{part} x {part}, {count} worker(s): {seconds:.1f} s, {processor:.1f} s of processors, {peak.total:.0f} MiB"
+                f"{path.stem}, {count} worker(s): {seconds:.1f} s, {processor:.1f} s of processors, {peak.total:.0f} MiB"
             )
     return best
 
 
-def measure_threads(path: Path, part: int, counts: list[int], rounds: int) -> dict[int, float]:
+def measure_threads(path: Path, counts: list[int], rounds: int) -> dict[int, float]:
     """Return the least time for each number of threads [s]."""
     best = dict.fromkeys(counts, np.inf)
     _warm_up()
     for _ in range(rounds):
         for count in counts:
-            found = load(path, part).property_maps()
+            found = hs.load(path, lazy=True).property_maps()
             start = time.perf_counter()
             with dask.config.set(scheduler="threads"):
                 found.compute(num_workers=count, show_progressbar=False)
             best[count] = min(best[count], time.perf_counter() - start)
-            print(f"{part} x {part}, {count} thread(s): {time.perf_counter() - start:.1f} s")
+            print(f"{path.stem}, {count} thread(s): {time.perf_counter() - start:.1f} s")
     return best
 
 
@@ -225,32 +228,35 @@ def _warm_up() -> None:
 
 def table(
     options: argparse.Namespace,
-    corner: int,
+    sides: dict[str, int],
     about: str,
-    whole: dict[int, Run],
     small: dict[int, Run],
+    large: dict[int, Run],
     threads: dict[int, float],
 ) -> list[str]:
     """Return the lines of the file of results."""
-    side, first = options.side, min(whole)
-    n, part = f"{side} x {side}", f"{corner} x {corner}"
+    first = min(small)
+    rate = sides["small"] ** 2 / small[first].seconds
+    work = small[first].processor / sides["small"] ** 2
+    whole = " ".join(map(str, large))
     lines = [
         "# A scan measured by the workers of a Dask cluster",
         "",
-        f"`python benchmarks/scan.py --side {side} --workers {' '.join(map(str, whole))} --rounds {options.rounds}`: `property_maps` of {n} "
-        f"frames of {SIZE} x {SIZE} px from an hspy file, loaded lazily; `dask.distributed`, one thread a worker; best of "
+        f"`python benchmarks/scan.py --side {options.side} --workers {' '.join(map(str, small))} --whole {whole} --rounds {options.rounds}`: "
+        f"`property_maps` of frames of {SIZE} x {SIZE} px from an hspy file, loaded lazily; `dask.distributed`, one thread a worker; best of "
         f"{options.rounds} round(s) in turns. {about}",
         "",
-        f"| workers | time s | frames a second | times as fast as {first} | processor time s | times as fast at best | memory of all processes MiB | largest process "
-        f"MiB | memory of all for {part} frames MiB |",
+        f"| frames | workers | time s | frames a second | times as fast as {first} worker(s) | processor time s | times as fast at best "
+        "| memory of all processes MiB | largest process MiB |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for count, run in whole.items():
-        at_best = count * whole[first].processor / (first * run.processor)
-        lines.append(
-            f"| {count} | {run.seconds:.1f} | {side**2 / run.seconds:.1f} | {whole[first].seconds / run.seconds:.2f} "
-            f"| {run.processor:.1f} | {at_best:.2f} | {run.total:.0f} | {run.largest:.0f} | {small[count].total:.0f} |"
-        )
+    for side, runs in ((sides["small"], small), (sides["large"], large)):
+        for count, run in runs.items():
+            at_best = count * work * side**2 / (first * run.processor)
+            lines.append(
+                f"| {side} x {side} | {count} | {run.seconds:.1f} | {side**2 / run.seconds:.1f} | {side**2 / run.seconds / rate:.2f} "
+                f"| {run.processor:.1f} | {at_best:.2f} | {run.total:.0f} | {run.largest:.0f} |"
+            )
     ratios = ", ".join(
         f"{count}: {seconds:.1f} s ({threads[first] / seconds:.2f} times as fast)"
         for count, seconds in threads.items()
@@ -258,11 +264,11 @@ def table(
     data = SIZE**2 * 2 / 2**20
     lines += [
         "",
-        f"The scan itself is {side**2 * data:.0f} MiB, its corner {corner**2 * data:.0f} MiB. Memory that does not grow with the scan is that of the "
-        'libraries in each process, and of a few pieces at work. Processor time is that of all workers; "at best" is what it allows with a '
-        "processor for each worker, where other work on the machine, which the clock counts, is away.",
+        f"The large scan is {sides['large'] ** 2 * data:.0f} MiB, the small one {sides['small'] ** 2 * data:.0f} MiB. Memory that does not grow "
+        "with the scan is that of the libraries in each process, and of a few pieces at work. Processor time is that of all workers; "
+        '"at best" is what it allows with a processor for each worker, where other work on the machine, which the clock counts, is away.',
         "",
-        f"Threads of one process on {part} frames, by their number: {ratios}. Most of the analysis is Python that calls numpy on "
+        f"Threads of one process on the small scan, by their number: {ratios}. Most of the analysis is Python that calls numpy on "
         "small arrays, and threads wait for each other; use processes:",
         "",
         "```python",

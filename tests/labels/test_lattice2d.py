@@ -13,6 +13,7 @@ from napari_sadp.labels.lattice2d import (
     shape_key,
     shape_operations,
     span,
+    sublattices,
 )
 from napari_sadp.labels.spacegroups import CUBIC_ZONE_AXES
 
@@ -25,6 +26,25 @@ def test_planar_basis_generates_exactly_the_zero_order_zone(zone):
     assert not (basis @ zone).any()
     # the cross product of a basis is the axis itself; of a sublattice it would be a multiple
     assert np.cross(*basis).tolist() == list(zone)
+
+
+@pytest.mark.parametrize("index", range(1, 9))
+def test_each_sublattice_of_an_index_once(index):
+    found = sublattices(index)
+    # as many as the divisors of the index add up to (Hermite)
+    assert len(found) == sum(d for d in range(1, index + 1) if index % d == 0)
+    assert all(round(abs(np.linalg.det(basis))) == index for basis in found)
+    # the vectors that they hold, of a block that has all of them
+    grid = np.mgrid[:index, :index].reshape(2, -1).T
+    sets = [
+        frozenset(
+            tuple(v)
+            for v, part in zip(grid.tolist(), grid @ np.linalg.inv(basis), strict=True)
+            if np.allclose(part, np.round(part))
+        )
+        for basis in found
+    ]
+    assert len(set(sets)) == len(sets)
 
 
 def test_span_against_brute_force():

@@ -15,7 +15,7 @@ import numpy as np
 from napari_sadp.ensemble.constants import PRIOR_NONE
 from napari_sadp.ensemble.exact import class_log_likelihood
 from napari_sadp.geometry.nodes import NodeMap
-from napari_sadp.labels.lattice2d import gauss_reduce, gram
+from napari_sadp.labels.lattice2d import gauss_reduce, gram, sublattices
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.results import SpotLattice
@@ -131,13 +131,10 @@ def _sublattices(scheme: PatternScheme, index: int) -> tuple[np.ndarray, ...]:
     for g11, g12, g22 in scheme.shapes[0]:
         metric = np.array([[g11, g12], [g12, g22]])
         of_shape = []
-        for a in (d for d in range(1, index + 1) if index % d == 0):
-            for b in range(a):
-                # Hermite normal forms: each sublattice once
-                basis = gauss_reduce(np.array([[index // a, b], [0, a]]), metric)
-                first, between, second = gram(basis, metric)
-                angle = np.arccos(abs(between) / np.sqrt(first * second))
-                of_shape.append((0.5 * np.log(second / first), angle))
+        for basis in sublattices(index):
+            first, between, second = gram(gauss_reduce(basis, metric), metric)
+            angle = np.arccos(abs(between) / np.sqrt(first * second))
+            of_shape.append((0.5 * np.log(second / first), angle))
         found.append(np.array(of_shape))
     return tuple(found)
 

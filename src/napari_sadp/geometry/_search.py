@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import cKDTree
 
+from napari_sadp.labels.lattice2d import sublattices
+
 if TYPE_CHECKING:
     from napari_sadp.geometry.results import SpotList
 
@@ -74,15 +76,11 @@ def reduce_basis(basis: np.ndarray) -> np.ndarray:
 
 def finer_lattices(basis: np.ndarray, max_index: int) -> list[tuple[int, np.ndarray]]:
     """Return (index, basis) of all lattices that contain a lattice with index 2 to `max_index`."""
-    found = []
-    for index in range(2, max_index + 1):
-        for a in (d for d in range(1, index + 1) if index % d == 0):
-            for b in range(index // a):
-                # Hermite normal forms: each sublattice of the finer lattice once
-                found.append(
-                    (index, np.linalg.inv(np.array([[a, b], [0, index // a]]).T.astype(float)) @ basis)
-                )
-    return found
+    return [
+        (index, np.linalg.inv(sub.T.astype(float)) @ basis)
+        for index in range(2, max_index + 1)
+        for sub in sorted(sublattices(index), key=lambda sub: sub[0, 0])
+    ]
 
 
 def search(spots: SpotList) -> Fit | None:

@@ -30,7 +30,7 @@ from napari_sadp.geometry._search import (
     weights,
 )
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
-from napari_sadp.labels.lattice2d import span
+from napari_sadp.labels.lattice2d import span, sublattices
 
 #: Relative error of a basis vector that no fit shows: residual ellipticity and distortion of the projector system.
 SYSTEMATIC_ERROR = 0.005
@@ -359,25 +359,23 @@ def _without_copies(spots: SpotList, fit: Fit, distance: np.ndarray) -> tuple[Fi
     """
     nothing = np.zeros(len(spots), bool)
     weight = np.sqrt(spots.intensity)
-    inner = distance <= np.median(distance)
+    within = (distance <= np.median(distance)) & fit.inlier
     best, best_inside = None, 0.5
     for index in (3, 4, 5, 6):
-        for a in (d for d in range(1, index + 1) if index % d == 0):
-            for b in range(a):
-                # rows of the sublattice basis in terms of the fine one (Hermite normal form)
-                sub = np.array([[index // a, b], [0, a]])
-                key = np.round((fit.nodes @ np.linalg.inv(sub) % 1.0) * index).astype(int) % index
-                verdict = _coset_verdict(key, weight, fit.inlier, index)
-                # near the direct beam there is the zero-order Laue zone only, or it outshines a second net
-                if (
-                    verdict is not None
-                    and verdict[0] < _MAIN_COSET
-                    and np.mean(verdict[1][inner & fit.inlier]) < 0.9
-                ):
-                    continue
-                # of those that hold nearly the same spots, the coarsest
-                if verdict is not None and verdict[0] > best_inside:
-                    best, best_inside = (sub, verdict[1]), verdict[0] - 0.08
+        for sub in sublattices(index):
+            key = np.round((fit.nodes @ np.linalg.inv(sub) % 1.0) * index).astype(int) % index
+            verdict = _coset_verdict(key, weight, fit.inlier, index)
+            # near the direct beam there is the zero-order Laue zone only, or it outshines a second net
+            if (
+                verdict is not None
+                and verdict[0] < _MAIN_COSET
+                and within.any()
+                and np.mean(verdict[1][within]) < 0.9
+            ):
+                continue
+            # of those that hold nearly the same spots, the coarsest
+            if verdict is not None and verdict[0] > best_inside:
+                best, best_inside = (sub, verdict[1]), verdict[0] - 0.08
     if best is None:
         return fit, nothing
     sub, inside = best
