@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from napari_sadp.errors import PatternRefusedError
+from napari_sadp.geometry._beam_stop import find_beam_stop
 from napari_sadp.geometry._local import pixel_noise
-from napari_sadp.geometry._masks import find_beam_stop
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.background import compressed, prepare_image
 from napari_sadp.geometry.center import _at_tip

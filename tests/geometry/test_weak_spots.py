@@ -12,7 +12,7 @@ from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.background import prepare_image
 from napari_sadp.geometry.edit import Edits, analyse_edited
 from napari_sadp.geometry.faint import without_faint
-from napari_sadp.geometry.lattice import fit_to_places
+from napari_sadp.geometry.refine import fit_to_places
 from napari_sadp.geometry.results import SpotLattice, SpotList
 from napari_sadp.pattern import DiffractionPattern
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Decimal logarithm of the number of false alarms of a lattice beyond doubt.
 CERTAIN_LOG_NFA = -8.0
+#: Fewest spots of a lattice.
+MIN_SPOTS = 5
 _TOLERANCES_PX = (0.6, 0.8, 1.1, 1.5, 2.1, 3.0, 4.2, 6.0, 8.5)
 _MAX_COVERAGE = 0.25  # share of the cell that the tolerance discs may cover; above, everything lies on a node
 _SEARCH_SPOTS = 120

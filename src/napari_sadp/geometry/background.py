@@ -1,6 +1,6 @@
 """Masks and background: which pixels carry signal, how bright the diffuse background is, how large the noise.
 
-A first, honest version. Everything is estimated from the frame itself with medians, so that spots (which cover a
+Everything is estimated from the frame itself with medians, so that spots (which cover a
 minor part of the frame) do not count as background. Coordinates are (row, col) [px].
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_sadp._validate import check_range
+from napari_sadp.geometry._beam_stop import find_beam_stop
 from napari_sadp.geometry._local import (
     GREY_NOISE,
     block_quantile,
@@ -24,7 +25,6 @@ from napari_sadp.geometry._local import (
     radial_quantile,
 )
 from napari_sadp.geometry._masks import (
-    find_beam_stop,
     find_margins,
     find_scale_bar,
     is_saturated,

@@ -18,6 +18,7 @@ from napari_sadp._validate import check_range
 from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry._search import (
     CERTAIN_LOG_NFA,
+    MIN_SPOTS,
     Fit,
     finer_lattices,
     grow,
@@ -26,15 +27,13 @@ from napari_sadp.geometry._search import (
     one_spot_per_node,
     reduce_basis,
     search,
-    shifted_net,
     weights,
 )
+from napari_sadp.geometry._second_nets import without_copies, zero_order_net
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
-from napari_sadp.labels.lattice2d import span, sublattices
 
 #: Relative error of a basis vector that no fit shows: residual ellipticity and distortion of the projector system.
 SYSTEMATIC_ERROR = 0.005
-MIN_SPOTS = 5
 #: Rows that a zone axis shows at least.
 MIN_ROWS = 3
 #: A lattice as certain as `CERTAIN_LOG_NFA` may leave more spots to others, as long as they make no lattice half as certain.
@@ -53,16 +52,8 @@ _RING = 1.5
 _MAX_INDEX = 8
 #: Spots on the added nodes over what they would be if all of these were as full as the nodes of the coarser lattice.
 _LEAST_FILLED = 0.12
-#: How well the centre of the diffuse scattering is known [px].
-_CENTRE_ERROR = 3.0
 #: Products of a node with these count rows along the shortest directions.
 _ACROSS = np.array([[0, -1], [1, 0], [1, -1], [-1, -1]])
-#: Radial distortion of an ordinary projector system at the edge of the frame, root mean square, relative.
-_RADIAL = 0.004
-#: Rounds of a fit whose weights follow from what it leaves.
-_REWEIGHTED = 10
-#: Share of the amplitude that the main coset of a lattice needs to stand alone.
-_MAIN_COSET = 0.6
 
 
 def fit_lattice(
@@ -124,11 +115,11 @@ def fit_lattice(
     )
     if fit is None or fit.log_nfa > max_log_nfa:
         _refuse_without_lattice(spots, fit)
-    fit, copies = _zero_order_net(spots, fit, middle)
+    fit, copies = zero_order_net(spots, fit, middle)
     if not copies.any():
         reach = min(float(np.median(distance)), _RING * float(distance[fit.inlier].max()))
         fit = _refine_index(spots, fit, distance <= reach)
-        fit, copies = _without_copies(spots, fit, distance)
+        fit, copies = without_copies(spots, fit, distance)
     explained = _explained_inside(spots, fit.inlier | copies, distance, min_explained)
     if explained < min_explained:
         rest = subset(spots, ~(fit.inlier | copies))
@@ -345,131 +336,6 @@ def _refine_index(spots: SpotList, fit: Fit, inner: np.ndarray) -> Fit:
     return fit
 
 
-def _without_copies(spots: SpotList, fit: Fit, distance: np.ndarray) -> tuple[Fit, np.ndarray]:
-    """Go to a coarser lattice where the finer one only joins it to a shifted copy of itself.
-
-    Spots of a higher-order Laue zone, or of a second crystal, repeat the net at a rational shift now and then; one
-    finer lattice then fits both. A reciprocal lattice has with each node its inverse, so that a true finer lattice
-    fills the cosets c and -c alike; a shifted copy fills only one of them.
-
-    Returns
-    -------
-    Fit, (n,) ndarray of bool
-        The lattice to go on with, and the spots of the shifted copies.
-    """
-    nothing = np.zeros(len(spots), bool)
-    weight = np.sqrt(spots.intensity)
-    within = (distance <= np.median(distance)) & fit.inlier
-    best, best_inside = None, 0.5
-    for index in (3, 4, 5, 6):
-        for sub in sublattices(index):
-            key = np.round((fit.nodes @ np.linalg.inv(sub) % 1.0) * index).astype(int) % index
-            verdict = _coset_verdict(key, weight, fit.inlier, index)
-            # near the direct beam there is the zero-order Laue zone only, or it outshines a second net
-            if (
-                verdict is not None
-                and verdict[0] < _MAIN_COSET
-                and within.any()
-                and np.mean(verdict[1][within]) < 0.9
-            ):
-                continue
-            # of those that hold nearly the same spots, the coarsest
-            if verdict is not None and verdict[0] > best_inside:
-                best, best_inside = (sub, verdict[1]), verdict[0] - 0.08
-    if best is None:
-        return fit, nothing
-    sub, inside = best
-    origin = spots.rc[inside][np.argmax(spots.intensity[inside])]
-    coarse = grow(spots.rc[inside], weights(spots)[inside], reduce_basis(sub @ fit.basis), origin)
-    if coarse is None or np.count_nonzero(coarse.inlier) < max(MIN_SPOTS, 0.8 * np.count_nonzero(inside)):
-        return fit, nothing
-    nodes = np.round((spots.rc - coarse.origin) @ np.linalg.inv(coarse.basis)).astype(int)
-    inlier = nothing.copy()
-    inlier[np.flatnonzero(inside)[coarse.inlier]] = True
-    # what the union of net and copy says against chance, the net says
-    log_nfa = min(coarse.log_nfa, fit.log_nfa)
-    return replace(coarse, nodes=nodes, inlier=inlier, log_nfa=log_nfa), fit.inlier & ~inside
-
-
-def _zero_order_net(spots: SpotList, fit: Fit, middle: np.ndarray) -> tuple[Fit, np.ndarray]:
-    """Of a lattice and a copy of it with the same periods, go to the one that the direct beam lies on.
-
-    Returns
-    -------
-    Fit, (n,) ndarray of bool
-        The lattice to go on with, and the spots of the other.
-    """
-    second, odds = shifted_net(spots.rc, fit)
-    if not second.any():
-        return fit, second
-    fit = replace(fit, log_nfa=fit.log_nfa + odds)
-    distance = np.linalg.norm(spots.rc - middle, axis=1)
-    inside = np.flatnonzero(second)
-    start = spots.rc[inside[np.argmin(distance[inside])]]
-    # the direct beam lies on the net of the zero order, and most of its spots are nearer than those of the other
-    miss = [_miss(middle, origin, fit.basis) for origin in (fit.origin, start)]
-    if abs(miss[0] - miss[1]) > max(_CENTRE_ERROR, fit.tolerance):
-        first = miss[0] < miss[1]
-    else:
-        first = np.median(distance[second]) >= np.median(distance[fit.inlier])
-    if first:
-        return _of_its_own_spots(fit, second)
-    nodes = np.round((spots.rc - start) @ np.linalg.inv(fit.basis)).astype(int)
-    # both nets fix the periods: the new one only shifts them
-    origin = start + np.median((spots.rc - start - nodes @ fit.basis)[inside], axis=0)
-    nodes = np.round((spots.rc - origin) @ np.linalg.inv(fit.basis)).astype(int)
-    miss = np.linalg.norm(spots.rc - origin - nodes @ fit.basis, axis=1)
-    inlier = one_spot_per_node(nodes, miss, fit.tolerance)
-    if np.count_nonzero(inlier) < MIN_SPOTS:
-        return fit, second
-    found = replace(fit, origin=origin, nodes=nodes, inlier=inlier)
-    return _of_its_own_spots(found, fit.inlier & ~inlier)
-
-
-def _of_its_own_spots(fit: Fit, second: np.ndarray) -> tuple[Fit, np.ndarray]:
-    """Go to the coarser lattice that the spots of the first net span, where only the second fills a finer one."""
-    nodes = fit.nodes[fit.inlier]
-    coarse = span(nodes - nodes[0])
-    if coarse is None or abs(round(float(np.linalg.det(coarse)))) <= 1:
-        return fit, second
-    origin = fit.origin + nodes[0] @ fit.basis
-    into = np.linalg.inv(coarse.astype(float))
-    return replace(
-        fit,
-        origin=origin,
-        basis=coarse @ fit.basis,
-        nodes=np.round((fit.nodes - nodes[0]) @ into).astype(int),
-    ), second
-
-
-def _miss(rc: np.ndarray, origin: np.ndarray, basis: np.ndarray) -> float:
-    """Return how far a place is from the nearest node [px]."""
-    part = (rc - origin) @ np.linalg.inv(basis)
-    return float(np.linalg.norm((part - np.round(part)) @ basis))
-
-
-def _coset_verdict(
-    key: np.ndarray, weight: np.ndarray, inlier: np.ndarray, index: int
-) -> tuple[float, np.ndarray] | None:
-    """Return (share of the main coset, its spots) if the others have no inverse counterpart, else None."""
-    number = key[:, 0] * index + key[:, 1]
-    total = np.bincount(number[inlier], weight[inlier], index**2)
-    main = int(np.argmax(total))
-    share = total[main] / total.sum()
-    others = np.flatnonzero(total > 0)
-    others = others[others != main]
-    inverse = [
-        ((2 * (main // index) - c // index) % index) * index + (2 * (main % index) - c % index) % index
-        for c in others
-    ]
-    unpaired = sum(max(0.0, total[c] - total[m]) for c, m in zip(others, inverse, strict=True))
-    outside = total.sum() - total[main]
-    count = np.count_nonzero(inlier & (number != main))
-    if share < 0.5 or count < 4 or unpaired < 0.7 * outside:
-        return None
-    return float(share), inlier & (number == main)
-
-
 def _explained(spots: SpotList, inlier: np.ndarray) -> float:
     """Return the share of the spots on the lattice, weighted by amplitude, the brightest counting no more than others."""
     weight = np.sqrt(spots.intensity)
@@ -515,74 +381,6 @@ def too_few_rows(n_rows: int, n_spots: int) -> PatternRefusedError:
     return PatternRefusedError("off zone", detail)
 
 
-def fit_to_places(
-    lattice: SpotLattice, rc: np.ndarray, variance: np.ndarray, *, reach_px: float
-) -> SpotLattice:
-    """Fit a lattice, and the radial distortion about the beam, to better places of its spots.
-
-    Spots that do not go with the others count little.
-
-    Parameters
-    ----------
-    lattice : SpotLattice
-        What was found, with the direct beam as origin.
-    rc : (n, 2) ndarray of float
-        Places of its indexed spots (row, col) [px].
-    variance : (n,) ndarray of float
-        Variance of either coordinate [px^2].
-    reach_px : float
-        Distance from the beam at which spots are displaced by 0.4 % of it, give or take, before any was seen [px].
-
-    Returns
-    -------
-    SpotLattice
-        The lattice with these places; the same one where they do not fix it.
-    """
-    use, nodes = lattice.indexed, lattice.indices[lattice.indexed]
-    origin, fine, radial = lattice.beam_rc, np.stack([lattice.g1_px, lattice.g2_px]), 0.0
-    weight = 1 / variance
-    everyone = np.ones(len(rc), bool)
-    for _ in range(_REWEIGHTED):
-        g = nodes @ fine
-        bulge = g * np.sum(g**2, axis=1, keepdims=True) / reach_px**2
-        fitted = least_squares(rc - radial * bulge, weight, nodes, everyone)
-        if fitted is None:
-            return lattice
-        origin, fine = fitted
-        radial = _radial(rc - origin, nodes, weight, bulge)
-        miss = rc - origin - nodes @ fine - radial * bulge
-        # of a Cauchy distribution, in units of what most of them show
-        z = np.linalg.norm(miss, axis=1) / np.sqrt(2 * variance)
-        z /= max(1.0, 1.2 * float(np.median(z)) * np.sqrt(len(z) / max(1, len(z) - 3)))
-        weight = 1 / (variance * (1 + z**2))
-    basis = reduce_basis(fine)
-    everywhere = lattice.spots.rc.copy()
-    everywhere[use] = rc
-    indices = np.round((everywhere - origin) @ np.linalg.inv(basis)).astype(int)
-    indices[use] = np.round(nodes @ fine @ np.linalg.inv(basis)).astype(int)
-    return replace(
-        lattice,
-        beam_rc=origin,
-        g1_px=basis[0],
-        g2_px=basis[1],
-        covariance=_covariance(indices[use], weight, miss, basis),
-        rms_px=float(np.sqrt(np.mean(np.sum(miss**2, axis=1)))),
-        spots=replace(lattice.spots, rc=everywhere),
-        indices=indices,
-        radial_px2=float(radial / reach_px**2),
-    )
-
-
-def _radial(step: np.ndarray, nodes: np.ndarray, weight: np.ndarray, bulge: np.ndarray) -> float:
-    """Return how much of a bulge (n, 2) steps from the beam (n, 2) show beside a lattice of any basis."""
-    root = np.sqrt(weight)[:, None]
-    design = np.column_stack([np.ones(len(nodes)), nodes]) * root
-    # what the lattice can take up of either says nothing of the bulge
-    q, _ = np.linalg.qr(design)
-    left, right = ((part * root) - q @ (q.T @ (part * root)) for part in (bulge, step))
-    return float((left * right).sum() / ((left**2).sum() + _RADIAL**-2))
-
-
 def _result(spots: SpotList, fit: Fit, beam: DirectBeam | None) -> SpotLattice:
     """Return the public result with reduced basis and covariance."""
     basis = reduce_basis(fit.basis)
@@ -597,7 +395,7 @@ def _result(spots: SpotList, fit: Fit, beam: DirectBeam | None) -> SpotLattice:
         origin,
         basis[0],
         basis[1],
-        _covariance(indices[use], weight[use], miss[use], basis),
+        covariance_of(indices[use], weight[use], miss[use], basis),
         rms,
         spots,
         indices,
@@ -607,7 +405,7 @@ def _result(spots: SpotList, fit: Fit, beam: DirectBeam | None) -> SpotLattice:
     return move_origin(lattice, np.median(spots.rc[use], axis=0) if beam is None else beam.rc)
 
 
-def _covariance(nodes: np.ndarray, weight: np.ndarray, miss: np.ndarray, basis: np.ndarray) -> np.ndarray:
+def covariance_of(nodes: np.ndarray, weight: np.ndarray, miss: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """Return the covariance of (g1_row, g1_col, g2_row, g2_col) [px^2].
 
     What a radial distortion leaves open is part of the systematic error.
