@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from itertools import pairwise
 from multiprocessing import Pool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,8 @@ STRENGTHS = ("mild", "medium", "strong")
 CLEAR, FAINT = 12.0, 3.0
 #: Fewer clear spots than this, or all on two rows, are no pattern that anyone could index.
 ENOUGH = 6
+#: Limits of the table by the number of false alarms.
+LOG_NFA = (0.0, -5.0, -8.0, -12.0, -20.0, -40.0, -80.0, -np.inf)
 #: Strength (empty for a frame without a lattice), seed, and the folder that the peers read from.
 Job = tuple[str, int, str | None]
 
@@ -174,6 +177,7 @@ def run_case(job: Job) -> dict[str, Any]:
         lattice = geometry.lattice
         found = np.stack([lattice.g1_px, lattice.g2_px])
         row["beam_miss"] = float(np.linalg.norm(geometry.beam.rc - case.beam_rc))
+        row["log_nfa"] = lattice.log_nfa
         row["right"], _, row["length_error"], row["angle_error"] = judge_lattice(found, case)
         if row["right"]:
             chances = lattice.type_probabilities()
@@ -298,6 +302,7 @@ def report(rows: list[dict[str, Any]], blanks: list[dict[str, Any]], peers: dict
                 *np.percentile([r["seconds"] for r in p if r["size"] == s] or [np.nan], [50, 95])
             ),
         )
+    lines += _by_chance([row for row in rows if "log_nfa" in row and row["solvable"]])
     lines += ["", "| without a lattice | frames | lattice found | refusals |", "|---|---|---|---|"]
     for kind in (*BLANKS, "all"):
         part = [b for b in blanks if kind in (b["kind"], "all")]
@@ -314,6 +319,26 @@ def report(rows: list[dict[str, Any]], blanks: list[dict[str, Any]], peers: dict
         + ".",
     ]
     return "\n".join(lines)
+
+
+def _by_chance(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the table of how often lattices are right, by the odds that chance makes one as good."""
+    parts = [[r for r in rows if low < r["log_nfa"] <= high] for high, low in pairwise(LOG_NFA)]
+    if not rows:
+        return []
+    return [
+        "",
+        "Lattices found in patterns with enough visible spots, by the decimal logarithm of the number of false alarms:",
+        "",
+        "| " + " | ".join(f"{high:g} to {low:g}" for high, low in pairwise(LOG_NFA)) + " |",
+        "|" + "---|" * len(parts),
+        "| " + " | ".join(f"{len(part)}" for part in parts) + " |",
+        "| "
+        + " | ".join(percent([bool(r["right"]) and r["beam_miss"] < 2 for r in part]) for part in parts)
+        + " |",
+        "",
+        "How many, and how many of them have the right lattice with the beam within 2 px [%].",
+    ]
 
 
 def _lattice_ok(row: dict[str, Any]) -> bool:
