@@ -199,6 +199,9 @@ def main() -> None:
         f"Networks: ResNet18, {options.size} px, {options.images} images each from {len(library)} kinematic patterns of training structures. "
         f"Frames: {options.patterns // len(STRENGTHS)} of held-out formulas at each strength, 256 px.",
         "",
+        "So few images rank the conversions by how fast they teach, not by how far they lead; the bundled network, *aligned*, saw 6.5 "
+        "million (its figures: [evaluation](../evaluation/README.md)).",
+        "",
         "Visible class right, of the frames with a lattice [%]:",
         "",
         "| strength | frames with a lattice | refused | " + " | ".join(PATTERN_CONVERSIONS) + " |",
