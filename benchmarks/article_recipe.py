@@ -52,6 +52,8 @@ def main() -> None:
     recipe = card.recipe
     error = calibration_error(confidence, found == truth)
     lines = [
+        "# A network by the recipe of the article, on held-out images of its kind",
+        "",
         f"{card.architecture}, {card.size} px, from {recipe['initial'] or 'scratch'}, {recipe['images_seen']} images "
         f"({recipe['optimiser']}, batches of {recipe['batch_size']}, {recipe['seconds'] / 60:.1f} min), sha256 {card.sha256[:12]}; "
         f"{describe_device(device)}. {machine()}",
