@@ -6,7 +6,7 @@ Simulates a scan of two grains and vacuum, frames of 256 x 256 px with photon no
 loads it lazily and computes `property_maps`; and a scan of the same make with a sixteenth of the frames. Each number of workers is
 measured on the small scan, in turns, best of the rounds, and those of ``--whole`` on the large one; memory is the largest sum of the
 resident memory of this process and of all workers, sampled during the run. The threads of HyperSpy's default scheduler are measured on
-the small scan too. On a quiet machine with two cores the default takes a quarter of an hour; ``--side 16`` two minutes.
+the small scan too. On a quiet machine with two cores the default takes half an hour; ``--side 16`` two minutes.
 """
 
 from __future__ import annotations
