@@ -85,9 +85,8 @@ def test_shadow_turns_with_the_frame(turn):
 
 def test_a_head_with_a_thin_arm():
     head = (RADIUS < 11) | ((np.abs(COL - BEAM[1]) < 1.2) & (BEAM[0] < ROW))
-    light = np.hypot(ROW - BEAM[0], COL - BEAM[1])
     data = frame(net((3.0, 50.0), (-46.0, 5.0), 900.0), 5.0, halo=200.0)
-    glow = 2500 * np.exp(-0.5 * (light / 14) ** 2)
+    glow = 2500 * np.exp(-0.5 * (RADIUS / 14) ** 2)
     data = np.random.default_rng(5).poisson(np.where(head, 0.01 * (data + glow), data + glow)).astype(float)
     found = stop_of(data)
     assert found[RADIUS < 8].mean() > 0.9
