@@ -240,13 +240,15 @@ class _Copy:
         return np.median(ndimage.map_coordinates(self.linear, at, order=1).reshape(-1, 16), axis=1)
 
     def _sectors(self, rc: np.ndarray, radius: float) -> np.ndarray:
-        """Return the mean contrast of the sectors that see the least of it (n,), 0 where too few are in view."""
+        """Return the mean contrast of the sectors that see the least of it (n,), less where few are in view and 0 where too few are."""
         contrast = np.sort(self._contrasts(self.signal, rc, radius, None), axis=1)
-        # sectors out of view are no reason for a disc, nor against one
-        n_seen = np.isfinite(contrast).sum(axis=1)
-        use = np.arange(_SECTORS) < np.minimum(n_seen, _AGREEING)[:, None]
-        total = np.where(use, contrast, 0).sum(axis=1) / np.maximum(use.sum(axis=1), 1)
-        return np.where(n_seen >= _LEAST_SECTORS, total, 0.0)
+        # sectors out of view are no reason for a disc, nor against one; the two that see most of it are left out of those in view too,
+        # or where a straight edge leaves the frame it would pass
+        n_used = np.maximum(np.isfinite(contrast).sum(axis=1) - (_SECTORS - _AGREEING), 0)
+        total = np.where(np.arange(_SECTORS) < n_used[:, None], contrast, 0).sum(axis=1)
+        # as many sectors have less noise together
+        total /= np.sqrt(np.maximum(n_used, 1) * _AGREEING)
+        return np.where(n_used >= _LEAST_SECTORS - (_SECTORS - _AGREEING), total, 0.0)
 
     def _balance(self, rc: np.ndarray, radius: float, cap: np.ndarray | None) -> np.ndarray:
         """Return the contrast of a typical pair of opposite sectors (n,), for which a slope of the background makes no difference.
