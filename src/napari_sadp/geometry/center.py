@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 from skimage.transform import downscale_local_mean
 
 from napari_sadp._validate import check_option
+from napari_sadp.geometry._local import block_quantile, radial_quantile
 from napari_sadp.geometry.background import PreparedImage, prepare_image
 from napari_sadp.geometry.nodes import inversion_agreement
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
@@ -39,9 +40,12 @@ _WEIGHT = {
     "stop": 0.4,
     "tip": 0.6,
     "pairs": 1.2,
+    "diffuse": 2.0,
 }
-#: Nodes whose pairs are compared, and how many pairs make full evidence.
-_MAX_LIKELY, _ENOUGH_PAIRS = 8, 12
+#: Nodes whose pairs and diffuse light are compared, how far behind the best they may be, and how many pairs make full evidence.
+_MAX_LIKELY, _NEAR_BEST, _ENOUGH_PAIRS = 10, 1.8, 12
+#: Tiles along the shorter side of the frame in which diffuse light is measured.
+_TILES = 64
 
 
 def find_direct_beam(
@@ -132,14 +136,50 @@ def _lattice_node(prepared: PreparedImage, spots: SpotList, lattice: SpotLattice
     reach = max(2.0, 1.2 * spots.sigma_px, 0.12 * float(np.linalg.norm(lattice.g1_px)))
     evidence = _evidence(prepared, spots, nodes, reach)
     # the intensities of all nodes, seen as spots or not, tell between the likely ones
-    likely = np.flatnonzero(evidence > evidence.max() - _WEIGHT["pairs"])
+    likely = np.flatnonzero(evidence > evidence.max() - _NEAR_BEST)
     likely = likely[np.argsort(-evidence[likely], kind="stable")][:_MAX_LIKELY]
     if len(likely) > 1:
         agreement, n_pairs = inversion_agreement(prepared, lattice, indices[likely])
         known = np.isfinite(agreement)
         share = np.minimum(1.0, n_pairs / _ENOUGH_PAIRS)
         evidence[likely] += _WEIGHT["pairs"] * share * np.where(known, np.clip(agreement, -0.5, 1), 0.0)
+        evidence[likely] += _WEIGHT["diffuse"] * diffuse_shares(prepared, nodes[likely])
     return _most_evident(spots, nodes, evidence, "lattice", reach)
+
+
+def diffuse_shares(prepared: PreparedImage, points: np.ndarray) -> np.ndarray:
+    """Return how much of the diffuse light depends on nothing but the distance from a point, for each of them.
+
+    Halo and rings are round about the direct beam, whatever covers it and whichever spot is the brightest.
+
+    Parameters
+    ----------
+    prepared : PreparedImage
+        The pattern.
+    points : (n, 2) ndarray of float
+        Places (row, col) [px].
+
+    Returns
+    -------
+    (n,) ndarray of float64
+        Share of the absolute deviation from the median that a radial profile takes away; at most 1.
+    """
+    block = max(2, min(prepared.mask.shape) // _TILES)
+    # a spot fills a few tiles, and the median of a ring goes by the others
+    tiles = block_quantile(prepared.signal + prepared.background, prepared.mask, block, 0.4)
+    row, col = np.nonzero(np.isfinite(tiles))
+    light = tiles[row, col]
+    if len(light) < _TILES:
+        return np.zeros(len(points))
+    # the root, or the flank of the halo next to the beam counts alone
+    light = np.sqrt(light - light.min())
+    deviation = max(float(np.abs(light - np.median(light)).sum()), 1e-30)
+    shares = np.zeros(len(points))
+    for k, (r, c) in enumerate((points + 0.5) / block - 0.5):
+        radius = np.hypot(row - r, col - c)
+        profile = radial_quantile(radius, light, 0.5)
+        shares[k] = 1 - float(np.abs(light - np.interp(radius, *profile)).sum()) / deviation
+    return shares
 
 
 def _inversion(prepared: PreparedImage, spots: SpotList, lattice: SpotLattice | None) -> DirectBeam:
