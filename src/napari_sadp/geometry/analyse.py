@@ -138,10 +138,16 @@ def analyse_pattern(
     spots = None
     try:
         lattice = _lattice_in_copy(prepared, given, min_snr, min_explained)
-        if lattice is None:
+        if lattice is None or lattice.log_nfa > CERTAIN_LOG_NFA:
             hypotheses = spot_hypotheses(prepared, min_snr=min_snr)
             spots = hypotheses[0]
-            lattice = _best_lattice(prepared, prepared, hypotheses, given, min_snr, min_explained)
+            try:
+                other = _best_lattice(prepared, prepared, hypotheses, given, min_snr, min_explained)
+            except PatternRefusedError:
+                if lattice is None:
+                    raise
+            else:
+                lattice = other if lattice is None or other.log_nfa < lattice.log_nfa else lattice
         spots = lattice.spots
         beam = given or find_direct_beam(pattern, spots, method="lattice", lattice=lattice, prepared=prepared)
         lattice = with_weak_spots(prepared, refine_lattice(prepared, move_origin(lattice, beam.rc)))
@@ -160,7 +166,7 @@ def analyse_pattern(
 def _lattice_in_copy(
     prepared: PreparedImage, given: DirectBeam | None, min_snr: float, min_explained: float
 ) -> SpotLattice | None:
-    """Return the lattice from a copy in larger pixels, None unless its spots are large and it is beyond doubt."""
+    """Return the lattice from a copy in larger pixels, None unless its spots are large and chance hardly makes one as good."""
     for factor in coarse_factors(prepared.mask.shape):
         copy = coarser(prepared, factor)
         hypotheses = spot_hypotheses(copy, min_snr=min_snr)
@@ -171,7 +177,7 @@ def _lattice_in_copy(
         except PatternRefusedError:
             return None
         open_ = np.linalg.norm(lattice.g1_px) >= LEAST_SPACING * factor
-        return lattice if open_ and lattice.log_nfa < CERTAIN_LOG_NFA else None
+        return lattice if open_ and lattice.log_nfa < _BOLD_LOG_NFA else None
     return None
 
 
