@@ -11,7 +11,7 @@ from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry._meter import nodes_in_view
 from napari_sadp.geometry._search import CERTAIN_LOG_NFA
 from napari_sadp.geometry.distortion import distortion_from_symmetry
-from napari_sadp.geometry.lattice import MIN_ROWS, across_rows, refit, too_few_rows
+from napari_sadp.geometry.lattice import MIN_ROWS, across_rows, on_finer_basis, refit, too_few_rows
 from napari_sadp.geometry.nodes import friedel_agreement
 from napari_sadp.geometry.refine import refine_lattice
 from napari_sadp.geometry.superlattice import finer_basis, look_at_nodes
@@ -48,9 +48,13 @@ def with_weak_spots(prepared: PreparedImage, lattice: SpotLattice) -> SpotLattic
     """Return the lattice, refined, that holds spots too weak for the search as well."""
     distance = np.linalg.norm(lattice.spots.rc[lattice.indexed] - lattice.beam_rc, axis=1)
     basis = finer_basis(prepared, lattice, float(distance.max()) + 1)
-    finer = None if basis is None else refit(lattice, basis)
+    if basis is None:
+        return lattice
+    finer = refit(lattice, basis)
+    # a spot may be too far from its node for a net so fine, if there were nothing but places
+    finer = on_finer_basis(lattice, basis) if finer is None else finer
     # the spots are where they are; how much each counts, and the distortion, are found anew
-    return lattice if finer is None else refine_lattice(prepared, finer, move=False)
+    return refine_lattice(prepared, finer, move=False)
 
 
 def require_rows(prepared: PreparedImage, lattice: SpotLattice) -> None:

@@ -36,6 +36,8 @@ from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
 SYSTEMATIC_ERROR = 0.005
 #: Rows that a zone axis shows at least.
 MIN_ROWS = 3
+#: A spot as near as this to a node that was added, over the shortest vector, is taken for one of the lattice.
+_BETWEEN = 0.1
 #: A lattice as certain as `CERTAIN_LOG_NFA` may leave more spots to others, as long as they make no lattice half as certain.
 _LEAST_EXPLAINED = 0.6
 #: Shares of the spots, nearest to the direct beam first, that may lie on a lattice of their own, and how many are the least.
@@ -178,6 +180,45 @@ def refit(lattice: SpotLattice, basis: np.ndarray) -> SpotLattice | None:
     """
     found = refit_spots(lattice, np.ones(len(lattice.spots), bool), basis)
     return None if found is None or found.n_spots < lattice.n_spots else found
+
+
+def on_finer_basis(lattice: SpotLattice, basis: np.ndarray) -> SpotLattice:
+    """Return a lattice on a finer basis that holds it, and spots between its nodes that are as near to those of the finer one.
+
+    Parameters
+    ----------
+    lattice : SpotLattice
+        What was found.
+    basis : (2, 2) ndarray of float
+        Rows are the vectors [px], of which those of the lattice are whole combinations.
+
+    Returns
+    -------
+    SpotLattice
+        Its spots stay where they are, and stay its spots.
+    """
+    spots, use = lattice.spots, lattice.indexed
+    basis = reduce_basis(basis)
+    change = np.round(np.stack([lattice.g1_px, lattice.g2_px]) @ np.linalg.inv(basis)).astype(int)
+    step = spots.rc - lattice.beam_rc
+    nodes = np.round(step @ np.linalg.inv(basis)).astype(int)
+    nodes[use] = lattice.indices[use] @ change
+    miss = np.linalg.norm(step - nodes @ basis, axis=1)
+    allowed = max(2 * lattice.rms_px, _BETWEEN * float(np.linalg.norm(basis[0])))
+    more = one_spot_per_node(nodes, np.where(use, np.inf, miss), allowed)
+    taken = {tuple(node) for node in nodes[use].tolist()}
+    more &= np.array([tuple(node) not in taken for node in nodes.tolist()], dtype=bool)
+    indexed = use | more
+    weight, left = weights(spots)[indexed], (step - nodes @ basis)[indexed]
+    return replace(
+        lattice,
+        g1_px=basis[0],
+        g2_px=basis[1],
+        covariance=covariance_of(nodes[indexed], weight, left, basis),
+        rms_px=float(np.sqrt(np.mean(np.sum(left**2, axis=1)))),
+        indices=nodes,
+        indexed=indexed,
+    )
 
 
 def refit_spots(lattice: SpotLattice, keep: np.ndarray, basis: np.ndarray) -> SpotLattice | None:
