@@ -242,7 +242,7 @@ def classes(cases: list[Case]) -> list[str]:
             for p in (result.network, result.lattice_classes.probabilities, result.class_probabilities)
         ]
         lines.append(
-            f"| {case.name} | {case.frame} | {KNOWN.get(case.name, '-')} | {' | '.join(said)} | {100 * result.none_of_these:.0f} % |"
+            f"| {case.name} | {case.frame} | {KNOWN.get(case.name, '-')} | {' | '.join(said)} | {100 * result.stated[-1]:.0f} % |"
         )
     return lines
 

@@ -25,7 +25,7 @@ def short(monkeypatch):
     monkeypatch.setattr(evaluation, "SWEEPS", {name: SWEEPS[name] for name in ("tilt / mrad",)})
     monkeypatch.setattr(evaluation, "CONDITIONS", evaluation.CONDITIONS[:2])
     some = evaluation.held_out_structures
-    monkeypatch.setattr(evaluation, "held_out_structures", lambda *a: some(*a)[::40])
+    monkeypatch.setattr(evaluation, "held_out_structures", lambda *a: some(*a)[::80])
 
 
 @pytest.mark.slow

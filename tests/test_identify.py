@@ -11,6 +11,7 @@ import pytest
 from napari_sadp.identify import (
     NONE_LABEL,
     Knowledge,
+    classify_geometry,
     combine_results,
     identify_pattern,
     identify_patterns,
@@ -285,6 +286,39 @@ def test_pooling_keeps_what_both_agree_on(aluminium):
     # a network that knows nothing leaves the lattice's own answer, and the other way round
     blank = np.full(len(result.network), 1 / len(result.network))
     assert int(np.argmax(pool_classes(blank, result.lattice_classes))) == best
+
+
+def test_a_doubtful_lattice_leaves_the_class_open(aluminium, classifier):
+    from napari_sadp.geometry.analyse import analyse_pattern
+
+    geometry = analyse_pattern(aluminium[1].pattern)
+    odds = (float("nan"), -90.0, -8.0, -5.0)
+    found = [
+        classify_geometry(replace(geometry, lattice=replace(geometry.lattice, log_nfa=value)), classifier)
+        for value in odds
+    ]
+    said = [result.best_class[1] for result in found]
+    assert said == sorted(said, reverse=True)
+    assert said[0] == pytest.approx(said[1], abs=0.02)  # beyond doubt is as good as placed by hand
+    assert said[0] - said[-1] > 0.1
+    for result in found:
+        # which one it is most probably does not change, nor what follows if the lattice is right
+        assert result.best_class[0] == found[0].best_class[0]
+        assert np.array_equal(result.class_probabilities, found[0].class_probabilities)
+        assert result.stated.sum() == pytest.approx(1)
+        entry = result.to_dict()
+        assert entry["class"]["probability"] == pytest.approx(max(entry["class_probabilities"].values()))
+        assert entry["lattice_trust"] == result.lattice_trust
+
+
+def test_of_two_patterns_that_differ_the_surer_lattice_counts_more(aluminium, classifier):
+    """The more a lattice may be chance, the more the pattern may have nothing to do with the other."""
+    pair = aluminium[:2]
+    sure = [replace(result, lattice_trust=0.998) for result in pair]
+    doubtful = [sure[0], replace(sure[1], lattice_trust=0.75)]
+    both, one = combine_results(sure), combine_results(doubtful)
+    assert one.outlier[1] > both.outlier[1]
+    assert one.outlier[1] > 1.5 * one.outlier[0]
 
 
 def test_none_by_shape_or_by_image():

@@ -260,9 +260,9 @@ def _draw_classes(axes: Axes, result: PatternResult) -> None:
     if not result.used:
         axes.set_axis_off()
         return
-    order = np.argsort(result.class_probabilities)[::-1][:3]
+    order = np.argsort(result.stated[:-1])[::-1][:3]
     fits = 1 - result.none_of_these
-    ours = [*(fits * result.class_probabilities[order]), result.none_of_these]
+    ours = [*result.stated[order], result.stated[-1]]
     lattice = [*(fits * result.lattice_classes.probabilities[order]), result.none_of_these]
     y = np.arange(len(ours))
     axes.barh(y - 0.2, ours, 0.4, color="#2b6cb0", label="network")

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from napari_sadp.ensemble.views import ViewTable
     from napari_sadp.labels.scheme import PatternScheme
 
-#: Prior probability that a pattern has nothing to do with the crystal. Of the order of the share of patterns with a wrong
-#: lattice (see the end-to-end benchmark), which no probability of a class can know of.
+#: Prior probability that a pattern has nothing to do with the crystal: another grain, or a lattice that is wrong. Of the order of the
+#: share of patterns with a wrong lattice (see the end-to-end benchmark); where more is known of a pattern the caller says so.
 SURPRISE = 0.07
 #: Width of the prior of the scale of a pattern (natural logarithm).
 _SCALE_RANGE = np.log(30.0)
@@ -127,7 +127,7 @@ def joint_posterior(
     shared_scale: float = 0.0,
     tilt_deg: np.ndarray | None = None,
     tilt_error_deg: float = 1.0,
-    surprise: float = SURPRISE,
+    surprise: float | Sequence[float] = SURPRISE,
 ) -> Joint:
     """Weigh all hypotheses about one crystal.
 
@@ -149,8 +149,8 @@ def joint_posterior(
         Angles between the patterns [deg], NaN where not known.
     tilt_error_deg : float
         Their standard deviation [deg].
-    surprise : float
-        Prior probability of an outlier.
+    surprise : float or sequence of float
+        Prior probability of an outlier, for each pattern or the same for all.
 
     Returns
     -------
@@ -163,6 +163,7 @@ def joint_posterior(
     # regimes that are out of the question cost time and change nothing
     used = regime > FAINT_REGIME * regime.max()
     cells = cells_of(table, scheme, tuple(np.flatnonzero(used).tolist()))
+    surprise = np.broadcast_to(np.asarray(surprise, float), len(evidence))
     prior = cells.prior(group_prior, regime[used] / regime[used].sum())
     shared = shared_scale if len(evidence) > 1 and all(e.log_length is not None for e in evidence) else 0.0
     weights = [table.threshold_weights(item.weakest, item.weakest_error) for item in evidence]
@@ -228,20 +229,20 @@ class _Part:
     outlier: np.ndarray  # (n_patterns, cells)
 
 
-def _independent(cells: Cells, said: list[Entries], odd: list[float], surprise: float) -> _Part:
+def _independent(cells: Cells, said: list[Entries], odd: list[float], surprise: np.ndarray) -> _Part:
     """Every pattern with a scale of its own."""
     log, fits, outlier = 0.0, [], []
-    for item, strange in zip(said, odd, strict=True):
+    for item, strange, s in zip(said, odd, surprise, strict=True):
         fit = cells.by_zone(item)
-        total = (1 - surprise) * fit.sum(axis=1) + surprise * strange
+        total = (1 - s) * fit.sum(axis=1) + s * strange
         log = log + np.log(np.maximum(total, _TINY))
         fits.append(fit)
-        outlier.append(surprise * strange / np.maximum(total, _TINY))
+        outlier.append(s * strange / np.maximum(total, _TINY))
     return _Part(log, lambda i, some: normalised(fits[i][some]), np.array(outlier))
 
 
 def _one_scale(
-    evidence: Sequence[Evidence], cells: Cells, said: list[Entries], odd: list[float], surprise: float
+    evidence: Sequence[Evidence], cells: Cells, said: list[Entries], odd: list[float], surprise: np.ndarray
 ) -> _Part:
     """All patterns with one scale, which is summed out on a grid."""
     length = np.array([item.log_length for item in evidence])
@@ -253,8 +254,8 @@ def _one_scale(
     # lengths that agree speak for a cell by this factor at most for each pattern after the first
     bound = (len(evidence) - 1) * np.log(_SCALE_RANGE / (np.sqrt(2 * np.pi) * sigma.min())) + _LOG_FAINT
     free = sum(
-        np.log(np.maximum((1 - surprise) * spread.sum(axis=1) + surprise * strange, _TINY))
-        for spread, strange in zip(spreads, odd, strict=True)
+        np.log(np.maximum((1 - s) * spread.sum(axis=1) + s * strange, _TINY))
+        for spread, strange, s in zip(spreads, odd, surprise, strict=True)
     )
     likely = np.flatnonzero(free > free.max() - bound)
     spreads = [spread[likely] for spread in spreads]
@@ -272,9 +273,9 @@ def _one_scale(
     first, way = _same_rows(np.concatenate(spreads, axis=1))
     # scales as rows, since patterns add to whole rows
     at_scale, log, per_pattern = np.ones((int(keep.sum()), len(first))), np.zeros(len(first)), []
-    for spread, bands, strange in zip(spreads, all_bands, odd, strict=True):
-        mine = (1 - surprise) * np.ascontiguousarray(spread[first].T)  # (n_sizes, ways)
-        fit = np.full(at_scale.shape, max(surprise * strange, _TINY))
+    for spread, bands, strange, s in zip(spreads, all_bands, odd, surprise, strict=True):
+        mine = (1 - s) * np.ascontiguousarray(spread[first].T)  # (n_sizes, ways)
+        fit = np.full(at_scale.shape, max(s * strange, _TINY))
         kept = []
         for size, (part, kernel) in enumerate(bands):
             inside = keep[part]
@@ -296,7 +297,7 @@ def _one_scale(
     outlier, by_size = np.zeros((len(evidence), n_cells)), []
     for i, (strange, (fit, kept)) in enumerate(zip(odd, per_pattern, strict=True)):
         rest = at_scale / fit
-        outlier[i, likely] = surprise * strange * rest.sum(axis=0)[way]
+        outlier[i, likely] = surprise[i] * strange * rest.sum(axis=0)[way]
         # how well each size fits the scale that all patterns say, (ways, n_sizes)
         by_size.append(np.stack([kernel @ rest[rows] for rows, kernel in kept], axis=1))
 
@@ -334,7 +335,7 @@ def _by_orientation(
     said: list[Entries],
     weights: list[np.ndarray],
     odd: list[float],
-    surprise: float,
+    surprise: np.ndarray,
     tilt_deg: np.ndarray,
     tilt_error_deg: float,
     shared: float,
@@ -344,7 +345,7 @@ def _by_orientation(
     score = np.array([fit.max(axis=0) for fit in fits])
     states, chance = oriented_states(scheme.zones, tilt_deg, tilt_error_deg, score, limit=_MAX_STATES)
     n, n_cells = len(evidence), len(cells.behaviour)
-    floor = surprise * np.array(odd)
+    floor, usual = surprise * np.array(odd), 1 - surprise
     # axes have the equal prior 1 / n_zones within `fits`; a state fixes them all at once
     scale = float(cells.n_zones) ** n
     zones = [np.zeros((n_cells, cells.n_zones)) for _ in range(n)]
@@ -352,14 +353,14 @@ def _by_orientation(
     for state, p in zip(states, chance, strict=True):
         value = np.full(n_cells, p * scale)
         for i, z in enumerate(state):
-            value = value * ((1 - surprise) * fits[i][:, z])
+            value = value * (usual[i] * fits[i][:, z])
         if shared:
             value = value * ((1 - shared) + shared * _scale_ratio(evidence, cells, weights, state))
         total += value
         for i, z in enumerate(state):
             zones[i][:, z] += value
     # one pattern may be an outlier; then its angles mean nothing, and the rest stands alone
-    alone = np.array([(1 - surprise) * fit.sum(axis=1) + f for fit, f in zip(fits, floor, strict=True)])
+    alone = np.array([u * fit.sum(axis=1) + f for fit, f, u in zip(fits, floor, usual, strict=True)])
     lost = []
     for i in range(n):
         rest = [j for j in range(n) if j != i]
@@ -367,7 +368,7 @@ def _by_orientation(
             angles = tilt_deg[np.ix_(rest, rest)]
             rest_part = _by_orientation(
                 [evidence[j] for j in rest], scheme, cells, [said[j] for j in rest], [weights[j] for j in rest],
-                [odd[j] for j in rest], 0.0, angles, tilt_error_deg, shared,
+                [odd[j] for j in rest], np.zeros(len(rest)), angles, tilt_error_deg, shared,
             ) if np.isfinite(angles[~np.eye(len(rest), dtype=bool)]).any() else None  # fmt: skip
             without = np.exp(rest_part.log) if rest_part is not None else alone[rest].prod(axis=0)
         else:

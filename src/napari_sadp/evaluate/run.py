@@ -302,11 +302,11 @@ def answer_of(result: PatternResult) -> Row:
         return nothing | {"confidence": 0.0, "none": 1.0, "lattice_none": 1.0, "reason": result.reason}
     label, confidence = result.best_class
     return {
-        "found": NONE if label == NONE_LABEL else int(np.argmax(result.class_probabilities)),
+        "found": NONE if label == NONE_LABEL else int(np.argmax(result.stated)),
         "network": int(np.argmax(result.network)),
         "lattice": int(np.argmax(result.lattice_classes.probabilities)),
         "confidence": float(confidence),
-        "none": float(result.none_of_these),
+        "none": float(result.stated[-1]),
         "lattice_none": float(result.lattice_classes.none_of_these),
         "reason": "",
     }

@@ -11,7 +11,7 @@ import numpy as np
 from napari_sadp._validate import check_option, check_range
 from napari_sadp.ensemble.combine import RULES, SpaceGroupPosterior, combine, none_of_all, sorted_posterior
 from napari_sadp.ensemble.contrast import measured_contrast, weakest_visible
-from napari_sadp.ensemble.joint import Evidence, Joint, joint_posterior
+from napari_sadp.ensemble.joint import SURPRISE, Evidence, Joint, joint_posterior
 from napari_sadp.ensemble.priors import GroupPrior, group_prior
 from napari_sadp.identify._pattern import identify_pattern
 from napari_sadp.identify._results import Identification, PatternResult
@@ -132,14 +132,16 @@ def combine_results(
         shared_scale=shared,
         tilt_deg=angles,
         tilt_error_deg=TILT_ERROR_DEG,
+        surprise=[max(SURPRISE, 1 - max(used[i].lattice_trust for i in m)) for m in members],
     )
     joint = reason(evidence if knowledge.intensities else plain)
-    none = np.array([result.none_of_these for result in used])
+    stated = np.array([result.stated for result in used])
+    none = stated[:, -1]
     if rule == "product":
         each = np.array([none[m].mean() for m in members])
         posterior = sorted_posterior(joint.groups, scheme, "product", len(used), none_of_all(each))
     else:
-        table = np.array([result.class_probabilities for result in used])
+        table = stated[:, :-1] / (1 - none[:, None])
         posterior = combine(table, scheme, rule=rule, none_of_these=none)
         if prior.phases or knowledge.candidates:
             posterior = _with_prior(posterior, prior, scheme)

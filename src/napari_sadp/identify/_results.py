@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sadp.ensemble.ambiguity import indistinguishable, same_patterns
+from napari_sadp.ensemble.constants import PRIOR_NONE
 from napari_sadp.ensemble.indexing import Indexing, index_lattice
 from napari_sadp.ensemble.next_axis import ZONE_KNOWN, NextAxis, rank_next_axes
 from napari_sadp.labels.spacegroups import CUBIC_GROUPS, behaviours, symbol, zone_name
@@ -57,9 +58,11 @@ class PatternResult:
     lattice_classes : LatticeClasses or None
         What the lattice alone says: its shape, its spots and its gaps.
     class_probabilities : (n_classes,) ndarray of float64 or None
-        Lattice and network together, given that it is one of the classes; sum to 1.
+        Lattice and network together, given that the lattice is right and of one of the classes; sum to 1.
     none_of_these : float
-        Probability that the lattice fits no class.
+        Probability that the lattice fits no class, given that it is right.
+    lattice_trust : float
+        Probability that the lattice is right; what is stated of the pattern, `stated`, takes it into account.
     notes : tuple of str
         What was decided on the way.
     """
@@ -77,6 +80,7 @@ class PatternResult:
     lattice_classes: LatticeClasses | None = None
     class_probabilities: np.ndarray | None = None
     none_of_these: float = 0.0
+    lattice_trust: float = 1.0
     notes: tuple[str, ...] = field(default_factory=tuple)
 
     @property
@@ -84,16 +88,25 @@ class PatternResult:
         """Whether the pattern was classified."""
         return self.class_probabilities is not None
 
+    @cached_property
+    def stated(self) -> np.ndarray | None:
+        """Probability of each class and, last, of none of them (n_classes + 1,); None when refused.
+
+        Of a lattice that is wrong, nothing follows for the class.
+        """
+        if self.class_probabilities is None:
+            return None
+        fits = np.append((1 - self.none_of_these) * self.class_probabilities, self.none_of_these)
+        usual = np.append((1 - PRIOR_NONE) * self.scheme.class_given_group.mean(axis=0), PRIOR_NONE)
+        return self.lattice_trust * fits + (1 - self.lattice_trust) * usual
+
     @property
     def best_class(self) -> tuple[str, float] | None:
         """Most probable class and its probability, ``("none", p)`` where no class fits; None when refused."""
         if self.class_probabilities is None:
             return None
-        best = int(np.argmax(self.class_probabilities))
-        probability = (1 - self.none_of_these) * float(self.class_probabilities[best])
-        if self.none_of_these > probability:
-            return NONE_LABEL, float(self.none_of_these)
-        return self.scheme.labels[best], probability
+        best = int(np.argmax(self.stated))
+        return (*self.scheme.labels, NONE_LABEL)[best], float(self.stated[best])
 
     @property
     def g1_inv_angstrom(self) -> float | None:
@@ -116,14 +129,13 @@ class PatternResult:
             "lattice": None if self.lattice is None else _lattice_dict(self.lattice),
             "g1_inv_angstrom": self.g1_inv_angstrom,
             "class": {"label": best[0], "probability": best[1]} if best else None,
-            "class_probabilities": self._by_label(
-                self.class_probabilities, 1 - self.none_of_these, self.none_of_these
-            ),
+            "class_probabilities": self._by_label(self.stated),
             "network_probabilities": self._by_label(self.network),
             "lattice_probabilities": self._by_label(
                 None if self.lattice_classes is None else self.lattice_classes.probabilities
             ),
-            "none_of_these": float(self.none_of_these) if self.used else None,
+            "none_of_these": float(self.stated[-1]) if self.used else None,
+            "lattice_trust": float(self.lattice_trust) if self.used else None,
             "pixel_size_inv_angstrom": self.pattern.pixel_size_inv_angstrom,
             "stage_deg": None if self.pattern.stage_deg is None else list(self.pattern.stage_deg),
             "voltage_kv": self.pattern.voltage_kv,
@@ -131,13 +143,12 @@ class PatternResult:
             "notes": list(self.notes),
         }
 
-    def _by_label(
-        self, values: np.ndarray | None, factor: float = 1.0, none: float | None = None
-    ) -> dict[str, float] | None:
+    def _by_label(self, values: np.ndarray | None) -> dict[str, float] | None:
+        """Return probabilities of the classes, and of none of them where there is one more, by name."""
         if values is None:
             return None
-        table = {label: factor * float(p) for label, p in zip(self.scheme.labels, values, strict=True)}
-        return table if none is None else table | {NONE_LABEL: float(none)}
+        labels = (*self.scheme.labels, NONE_LABEL)[: len(values)]
+        return {label: float(p) for label, p in zip(labels, values, strict=True)}
 
 
 def _lattice_dict(lattice: SpotLattice) -> dict[str, Any]:
@@ -210,7 +221,7 @@ class Identification:
     @property
     def _strange(self) -> np.ndarray:
         """Probability for each pattern used that it is on no axis of the scheme."""
-        return np.array([result.none_of_these for result in self.used])
+        return np.array([result.stated[-1] for result in self.used])
 
     @property
     def current_zone(self) -> Zone | None:

@@ -135,7 +135,7 @@ def properties(
     if classify:
         found = _identified(pattern, weights, device, beam_rc, min_snr)
         measured = Measured(found.reason, found.beam, found.lattice, found.nodes, frame.pixel_size)
-        return np.append(property_row(measured), class_part(found.class_probabilities, found.none_of_these))
+        return np.append(property_row(measured), class_part(found.stated))
     try:
         geometry = analyse_pattern(pattern, beam_rc=beam_rc, min_snr=min_snr)
     except PatternRefusedError as refusal:
@@ -158,9 +158,7 @@ def class_row(
     """Return the class probabilities of one frame and, last, that of none of them; nan where it is refused."""
     pattern, beam_rc = frame.pattern(data, mask), beam_or_none(beam_rc)
     found = _identified(pattern, weights, device, beam_rc, min_snr, faintest)
-    if found.class_probabilities is None:
-        return np.full(n_classes + 1, np.nan)
-    return np.append((1 - found.none_of_these) * found.class_probabilities, found.none_of_these)
+    return np.full(n_classes + 1, np.nan) if found.stated is None else found.stated
 
 
 def _identified(

@@ -127,23 +127,20 @@ def property_row(measured: Measured) -> np.ndarray:
     return np.array(list(row.values()), dtype=float)
 
 
-def class_part(probabilities: np.ndarray | None, none: float) -> Sequence[float]:
-    """Return the values of `CLASS_COLUMNS`: the code len(probabilities) stands for none of the classes.
+def class_part(stated: np.ndarray | None) -> Sequence[float]:
+    """Return the values of `CLASS_COLUMNS`: the code n_classes stands for none of the classes.
 
     Parameters
     ----------
-    probabilities : (n_classes,) ndarray of float or None
-        P(class), given that it is one of them; None where the frame is refused.
-    none : float
-        Probability that it is none of them.
+    stated : (n_classes + 1,) ndarray of float or None
+        Probability of each class and, last, of none of them; None where the frame is refused.
 
     Returns
     -------
     sequence of 3 float
         nan where the frame is refused.
     """
-    if probabilities is None:
+    if stated is None:
         return (np.nan,) * len(CLASS_COLUMNS)
-    each = np.append((1 - none) * probabilities, none)
-    best = int(np.argmax(each))
-    return best, float(each[best]), none
+    best = int(np.argmax(stated))
+    return best, float(stated[best]), float(stated[-1])
