@@ -30,6 +30,8 @@ from napari_sadp.geometry.conversions import PATTERN_CONVERSIONS, SPOT_SIGMA_G1,
 from napari_sadp.labels.lattice2d import gauss_reduce, planar_basis
 from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.labels.visible import visible_pattern
+from napari_sadp.models.registry import bundled_path
+from napari_sadp.models.weights import read_card
 from napari_sadp.pattern import DiffractionPattern
 from napari_sadp.simulation.imperfections import simulate_imperfect, spot_visibility
 
@@ -199,8 +201,8 @@ def main() -> None:
         f"Networks: ResNet18, {options.size} px, {options.images} images each from {len(library)} kinematic patterns of training structures. "
         f"Frames: {options.patterns // len(STRENGTHS)} of held-out formulas at each strength, 256 px.",
         "",
-        "So few images rank the conversions by how fast they teach, not by how far they lead; the bundled network, *aligned*, saw 6.5 "
-        "million (its figures: [evaluation](../evaluation/README.md)).",
+        "So few images rank the conversions by how fast they teach, not by how far they lead; the bundled network, *aligned*, saw "
+        f"{read_card(bundled_path()).images_seen / 1e6:.1f} million (its figures: [evaluation](../evaluation/README.md)).",
         "",
         "Visible class right, of the frames with a lattice [%]:",
         "",

@@ -19,6 +19,7 @@ import numpy as np
 
 from napari_sadp.errors import PatternRefusedError, SadpError
 from napari_sadp.geometry.analyse import PatternGeometry, analyse_pattern
+from napari_sadp.geometry.background import prepare_image
 from napari_sadp.io.rosetta import read_stacks
 
 if TYPE_CHECKING:
@@ -276,6 +277,8 @@ def pictures(cases: list[Case], path: Path) -> None:
         data, found = case.pattern.data, case.found
         low, high = np.percentile(data, [1, 99.8])
         axis.imshow(np.clip((data - low) / max(high - low, 1e-9), 0, 1) ** 0.5, cmap="gray")
+        mask = prepare_image(case.pattern).mask
+        axis.imshow(np.ma.masked_where(~mask, mask), cmap="autumn", alpha=0.35)
         limits = axis.get_xlim(), axis.get_ylim()
         if found.spots is not None and len(found.spots):
             axis.plot(*found.spots.rc.T[::-1], "o", mfc="none", mec="gold", ms=5, mew=0.5)
@@ -285,7 +288,6 @@ def pictures(cases: list[Case], path: Path) -> None:
         if isinstance(found, PatternGeometry):
             lattice, nodes = found.lattice, found.nodes
             title = f"{lattice.ratio:.3f}, {lattice.angle_deg:.1f} deg"
-            axis.imshow(np.ma.masked_where(~found.mask, found.mask), cmap="autumn", alpha=0.35)
             for state, colour in ((1, "lime"), (0, "red"), (-1, "deepskyblue")):
                 axis.plot(*nodes.rc[nodes.state == state].T[::-1], "x", color=colour, ms=3, mew=0.6)
             for vector in (lattice.g1_px, lattice.g2_px):

@@ -12,6 +12,7 @@ from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.background import prepare_image
 from napari_sadp.geometry.edit import Edits, analyse_edited
 from napari_sadp.geometry.faint import without_faint
+from napari_sadp.geometry.lattice import fit_lattice, on_finer_basis
 from napari_sadp.geometry.refine import fit_to_places
 from napari_sadp.geometry.results import SpotLattice, SpotList
 from napari_sadp.pattern import DiffractionPattern
@@ -313,3 +314,28 @@ def test_sparse_counts_beside_a_streak_have_the_noise_of_whole_numbers():
     assert np.array_equal(prepared.full, full & ~prepared.mask)  # also where a streak was taken off
     # on the streak it is that of its subtraction
     assert prepared.noise[60, 128] > 5 * prepared.noise[60, 60]
+
+
+# ---- a finer lattice that weak spots show ---------------------------------------------------------------------------
+
+
+def test_spots_that_scatter_stay_on_the_finer_lattice():
+    """Overlapping discs lie up to a pixel beside their nodes; in a net twice as fine that is much, and they belong to it still."""
+    rng = np.random.default_rng(4)
+    basis = np.array([[22.4, 0.6], [-0.5, 32.1]])
+    nodes = grid(3)
+    rc = CENTRE + nodes @ basis + rng.normal(0, 0.5, (len(nodes), 2))
+    # one spot between them, which the search saw, and one that lies on no node of either
+    extra = CENTRE + np.array([[1.0, 0.5], [0.3, 1.3]]) @ basis
+    rc = np.concatenate([rc, extra])
+    spots = SpotList(rc, np.full(len(rc), 1000.0), np.full(len(rc), 40.0), 3.0)
+    coarse = fit_lattice(spots)
+    assert of_basis(coarse, basis, 0.03)
+    finer = on_finer_basis(coarse, np.stack([coarse.g1_px, coarse.g2_px / 2]))
+    assert of_basis(finer, basis / [[1.0], [2.0]], 0.05)
+    assert finer.indexed[coarse.indexed].all()
+    assert (finer.indexed[-2], finer.indexed[-1]) == (True, False)
+    assert np.array_equal(finer.spots.rc, coarse.spots.rc)
+    used = finer.indexed
+    assert np.linalg.norm(finer.node_rc(finer.indices[used]) - rc[used], axis=1).max() < 3
+    assert len({tuple(node) for node in finer.indices[used].tolist()}) == used.sum()
