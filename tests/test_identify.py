@@ -298,6 +298,12 @@ def test_a_doubtful_lattice_leaves_the_class_open(aluminium, classifier):
         for value in odds
     ]
     said = [result.best_class[1] for result in found]
+    assert [any("lattices as certain" in note for note in result.notes) for result in found] == [
+        False,
+        False,
+        True,
+        True,
+    ]
     assert said == sorted(said, reverse=True)
     assert said[0] == pytest.approx(said[1], abs=0.02)  # beyond doubt is as good as placed by hand
     assert said[0] - said[-1] > 0.1

@@ -57,6 +57,8 @@ LATTICE_TRUST: tuple[tuple[float, ...], tuple[float, ...]] = (
     (-80.0, -50.0, -40.0, -27.0, -15.0, -11.0, -5.0),
     (0.995, 0.99, 0.975, 0.95, 0.925, 0.84, 0.76),
 )
+#: A lattice that is less certain is pointed out.
+_DOUBTFUL = 0.9
 
 
 def pool_classes(network: np.ndarray, by_lattice: LatticeClasses) -> np.ndarray | None:
@@ -278,6 +280,8 @@ def classify_geometry(geometry: PatternGeometry, classifier: Classifier) -> Patt
     none = combine_none(by_lattice.none_of_these, None if log_odds is None else log_odds[0], leftover)
     if pooled is None:
         pooled, none = network, 1.0
+    trust = lattice_trust(geometry.lattice.log_nfa)
+    doubt = f"of lattices as certain as this one {100 * trust:.0f} % were right in simulated frames"
     return PatternResult(
         pattern,
         scheme,
@@ -290,8 +294,8 @@ def classify_geometry(geometry: PatternGeometry, classifier: Classifier) -> Patt
         lattice_classes=by_lattice,
         class_probabilities=pooled,
         none_of_these=none,
-        lattice_trust=lattice_trust(geometry.lattice.log_nfa),
-        notes=geometry.notes,
+        lattice_trust=trust,
+        notes=(*geometry.notes, doubt) if trust < _DOUBTFUL else geometry.notes,
     )
 
 
