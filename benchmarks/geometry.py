@@ -288,13 +288,6 @@ def report(rows: list[dict[str, Any]], blanks: list[dict[str, Any]], peers: dict
         "brightest blob within 1 px of the beam [%]", lambda p: percent([r["brightest_miss"] < 1 for r in p])
     )
     line("centre of mass within 1 px [%]", lambda p: percent([r["mass_miss"] < 1 for r in p]))
-    for name, table in peers.items():
-        line(
-            name,
-            lambda p, t=table: percent(
-                [t[f"{r['strength']}_{r['seed']}"] for r in p if f"{r['strength']}_{r['seed']}" in t]
-            ),
-        )
     for size in (256, 512):
         line(
             f"median (95 %) processor seconds, {size} x {size}",
@@ -302,6 +295,8 @@ def report(rows: list[dict[str, Any]], blanks: list[dict[str, Any]], peers: dict
                 *np.percentile([r["seconds"] for r in p if r["size"] == s] or [np.nan], [50, 95])
             ),
         )
+    if peers:
+        lines += _beside_peers([row for row in rows if row["solvable"]], peers)
     lines += _by_chance([row for row in rows if "log_nfa" in row and row["solvable"]])
     lines += ["", "| without a lattice | frames | lattice found | refusals |", "|---|---|---|---|"]
     for kind in (*BLANKS, "all"):
@@ -319,6 +314,28 @@ def report(rows: list[dict[str, Any]], blanks: list[dict[str, Any]], peers: dict
         + ".",
     ]
     return "\n".join(lines)
+
+
+def _beside_peers(rows: list[dict[str, Any]], peers: dict[str, dict[str, bool]]) -> list[str]:
+    """Return the table of other programs, and of this one on the same patterns with enough visible spots."""
+
+    def key(row: dict[str, Any]) -> str:
+        return f"{row['strength']}_{row['seed']}"
+
+    asked = set.union(*(set(table) for table in peers.values()))
+    rows = [row for row in rows if key(row) in asked]
+    ours = {
+        "napari-sadp, beam within 1 px [%]": {key(r): r.get("beam_miss", 99) < 1 for r in rows},
+        "napari-sadp, lattice within 1 % and 0.5 deg [%]": {key(r): _lattice_ok(r) for r in rows},
+    }
+    by = {s: [key(r) for r in rows if r["strength"] == s] for s in STRENGTHS}
+    lines = ["", "| other programs, told the radius of a spot | " + " | ".join(STRENGTHS) + " |"]
+    lines += ["|---|" + "---|" * len(STRENGTHS), "| patterns with enough visible spots | "]
+    lines[-1] += " | ".join(str(len(by[s])) for s in STRENGTHS) + " |"
+    for name, table in (ours | peers).items():
+        cells = (percent([table[k] for k in by[s] if k in table]) for s in STRENGTHS)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def _by_chance(rows: list[dict[str, Any]]) -> list[str]:
@@ -415,7 +432,9 @@ def main() -> None:
     text = report(rows, blanks, peers)
     print(text)
     if args.write:
-        head = f"Made by `benchmarks/geometry.py --patterns {args.patterns} --first-seed {args.first_seed}`; {machine()}"
+        others = f" --n-peers {args.n_peers} --peers PYTHON" if args.peers else ""
+        words = f"--patterns {args.patterns} --blanks {n_blanks} --first-seed {args.first_seed}{others}"
+        head = f"Made by `benchmarks/geometry.py {words}`; {machine()}"
         about = __doc__.split("strengths.\n\n")[1].strip()
         write_lines(Path(args.write), ["# Beam and lattice", "", head, "", about, "", text, ""])
 

@@ -82,6 +82,8 @@ def main() -> None:
         answers.setdefault("libertem-blobfinder, beam within 1 px [%]", {})[path.stem] = bool(
             found is not None and np.linalg.norm(found[0] - beam) < 1
         )
+        if abs(float(np.linalg.det(basis))) < 1:
+            continue  # too few spots in the frame to say which lattice is right
         answers.setdefault("libertem-blobfinder full match, lattice within 1 % and 0.5 deg [%]", {})[
             path.stem
         ] = bool(found is not None and same_lattice(found[1], basis))

@@ -18,7 +18,7 @@ from napari_sadp.identify import (
     pool_classes,
     stage_angle,
 )
-from napari_sadp.identify._pattern import combine_none
+from napari_sadp.identify._pattern import combine_none, lattice_trust
 from napari_sadp.models.predict import load_classifier
 from napari_sadp.pattern import DiffractionPattern
 from napari_sadp.report import (
@@ -292,20 +292,18 @@ def test_a_doubtful_lattice_leaves_the_class_open(aluminium, classifier):
     from napari_sadp.geometry.analyse import analyse_pattern
 
     geometry = analyse_pattern(aluminium[1].pattern)
-    odds = (float("nan"), -90.0, -8.0, -5.0)
+    odds = (float("nan"), -150.0, -8.0, -2.0)
     found = [
         classify_geometry(replace(geometry, lattice=replace(geometry.lattice, log_nfa=value)), classifier)
         for value in odds
     ]
+    trusts = [result.lattice_trust for result in found]
+    assert trusts[0] == 1 > trusts[1] > 0.95 > trusts[2] > trusts[3]
+    noted = [any("lattices like this one" in note for note in result.notes) for result in found]
+    assert noted == [trust < 0.9 for trust in trusts]
+    assert noted[-1]
     said = [result.best_class[1] for result in found]
-    assert [any("lattices as certain" in note for note in result.notes) for result in found] == [
-        False,
-        False,
-        True,
-        True,
-    ]
     assert said == sorted(said, reverse=True)
-    assert said[0] == pytest.approx(said[1], abs=0.02)  # beyond doubt is as good as placed by hand
     assert said[0] - said[-1] > 0.1
     for result in found:
         # which one it is most probably does not change, nor what follows if the lattice is right
@@ -315,6 +313,21 @@ def test_a_doubtful_lattice_leaves_the_class_open(aluminium, classifier):
         entry = result.to_dict()
         assert entry["class"]["probability"] == pytest.approx(max(entry["class_probabilities"].values()))
         assert entry["lattice_trust"] == result.lattice_trust
+
+
+def test_lattices_are_trusted_by_chance_leftover_and_size(aluminium):
+    from napari_sadp.geometry.grains import leftover_spots
+
+    lattice = aluminium[1].lattice
+    left = leftover_spots(lattice)
+    here = lattice_trust(lattice, left, 256)
+    assert lattice_trust(replace(lattice, log_nfa=0.2 * lattice.log_nfa), left, 256) < here
+    assert lattice_trust(lattice, replace(left, share=0.3), 256) < here
+    large = replace(lattice, spots=replace(lattice.spots, sigma_px=3 * lattice.spots.sigma_px))
+    assert lattice_trust(large, left, 256) < here
+    # the same pattern on a larger camera
+    assert lattice_trust(large, left, 768) == pytest.approx(here)
+    assert lattice_trust(replace(lattice, log_nfa=float("nan")), left, 256) == 1
 
 
 def test_of_two_patterns_that_differ_the_surer_lattice_counts_more(aluminium, classifier):
