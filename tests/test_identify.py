@@ -330,6 +330,13 @@ def test_lattices_are_trusted_by_chance_leftover_and_size(aluminium):
     assert lattice_trust(replace(lattice, log_nfa=float("nan")), left, 256) == 1
 
 
+def test_the_mean_rule_counts_a_placed_lattice_of_no_class(aluminium):
+    foreign = replace(aluminium[1], lattice_trust=1.0, none_of_these=1.0)
+    found = combine_results([foreign, aluminium[0]], rule="mean")
+    assert np.isfinite(found.space_groups.probabilities).all()
+    assert sum(found.space_groups.probabilities) == pytest.approx(1)
+
+
 def test_of_two_patterns_that_differ_the_surer_lattice_counts_more(aluminium, classifier):
     """The more a lattice may be chance, the more the pattern may have nothing to do with the other."""
     pair = aluminium[:2]

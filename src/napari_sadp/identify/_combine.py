@@ -141,7 +141,13 @@ def combine_results(
         each = np.array([none[m].mean() for m in members])
         posterior = sorted_posterior(joint.groups, scheme, "product", len(used), none_of_all(each))
     else:
-        table = stated[:, :-1] / (1 - none[:, None])
+        # a lattice that the user placed, of the shape of no class, leaves nothing to share out
+        table = np.array(
+            [
+                row[:-1] / row[:-1].sum() if row[-1] < 1 else r.class_probabilities
+                for row, r in zip(stated, used, strict=True)
+            ]
+        )
         posterior = combine(table, scheme, rule=rule, none_of_these=none)
         if prior.phases or knowledge.candidates:
             posterior = _with_prior(posterior, prior, scheme)
