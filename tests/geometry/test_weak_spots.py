@@ -107,7 +107,7 @@ def test_a_dark_node_beside_a_bright_spot_measures_nothing():
     meter = SpotMeter(prepared, sigma, 7.5)
     meter.learn_profile(bright)
     before, error, _ = meter.measure(dark)
-    meter.learn_light(bright)
+    meter.light = meter.light_of(bright)
     after, error_after, _ = meter.measure(dark)
     assert np.all(before < -5 * error)  # the tails of two neighbours bend the plane below it
     assert np.all(np.abs(after) < 4 * error_after)
@@ -140,7 +140,7 @@ def test_a_place_on_the_slope_of_a_neighbour_is_found(seed):
     meter.learn_profile(rc[[2, 3, 4]])
     _, error = meter.places(rc[1:2])
     assert not np.isfinite(error[0])  # it slides down to the neighbour
-    meter.learn_light(rc)
+    meter.light = meter.light_of(rc)
     place, error = meter.places(rc[1:2])
     assert np.linalg.norm(place - rc[1]) < 0.2 * sigma
     assert error[0] < 0.3

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from napari_sadp.geometry._local import sorted_in_groups
+from napari_sadp.geometry._local import radial_quantile, sorted_in_groups
 
 #: Width of the rings of a profile [px].
 STEP = 0.5
@@ -23,6 +23,13 @@ _FAINT, _RANK = 0.05, 3
 _FLOOR = 0.1
 #: Fewer pixels in a ring tell nothing.
 _LEAST_PIXELS = 6
+#: Pixels farther from a spot than this, over its standard deviation, are between spots; fewer of them tell nothing.
+_FREE, _LEAST_FREE = 2.2, 50
+#: Pixels along the shorter side of a frame that are asked.
+_RING_PIXELS = 160
+_TABLE_STEP = 0.25  # [px]
+#: Quantile of the light between spots on a circle: weak spots may cover much of it.
+_REST = 0.35
 _ROUNDS = 4
 #: Relative change of size that its effect is worked out from.
 _LARGER = 0.05
@@ -44,6 +51,8 @@ class SpotLight:
         Height over that of the centre at multiples of `STEP` from it, and how it changes with the size.
     near : float
         What is closer to a spot than this is that spot [px].
+    misfit : float
+        Its errors, over those that are feared.
     """
 
     image: np.ndarray
@@ -51,6 +60,7 @@ class SpotLight:
     height: np.ndarray
     shape: np.ndarray
     near: float
+    misfit: float = 1.0
 
     def at(self, rc: np.ndarray, row: np.ndarray, col: np.ndarray) -> np.ndarray:
         """Return the light of the neighbours of places (n, 2), and its change with size, on the pixels around each (2, n, k).
@@ -68,6 +78,57 @@ class SpotLight:
             part[own] -= self.height[which, None] * _profile_at(distance, shape)
         return light
 
+    def between(self, image: np.ndarray, live: np.ndarray, centre: np.ndarray) -> np.ndarray | None:
+        """Return what is left between the spots, as far as it depends on the distance from a place (row, col) [px] alone.
+
+        Parameters
+        ----------
+        image : (n_rows, n_cols) ndarray of float
+            Signal above the background.
+        live : (n_rows, n_cols) ndarray of bool
+            Pixels that count.
+        centre : (2,) ndarray of float
+            The place.
+
+        Returns
+        -------
+        (n_rows, n_cols) ndarray of float64 or None
+            Where many spots crowd a circle they were taken for background in part: negative there. None where spots leave no room.
+        """
+        # the direct beam has a profile of its own
+        others = np.hypot(*(self.rc - centre).T) > self.near
+        free = live & ~_near(self.rc[others], _FREE * self.near, live.shape)
+        # a few thousand pixels are enough for rings
+        step = max(1, min(live.shape) // _RING_PIXELS)
+        row, col = (step * index for index in np.nonzero(free[::step, ::step]))
+        if len(row) < _LEAST_FREE:
+            return None
+        at, level = radial_quantile(
+            np.hypot(row - centre[0], col - centre[1]), (image - self.image[0])[row, col], _REST
+        )
+        # rings are some pixels wide: a table with fine steps is as good as interpolation, and faster
+        square = [
+            (np.arange(n, dtype=np.float32) - np.float32(x)) ** 2
+            for n, x in zip(live.shape, centre, strict=True)
+        ]
+        radius = np.sqrt(square[0][:, None] + square[1])
+        radius *= np.float32(1 / _TABLE_STEP)
+        index = radius.astype(np.int32)
+        return np.interp(_TABLE_STEP * (np.arange(index.max() + 1) + 0.5), at, level)[index]
+
+
+def _near(rc: np.ndarray, reach: float, shape: tuple[int, int]) -> np.ndarray:
+    """Tell which pixels are as near as that to a place (n, 2)."""
+    half = int(np.ceil(reach))
+    d_row, d_col = np.mgrid[-half : half + 1, -half : half + 1]
+    inside = np.hypot(d_row, d_col) <= reach
+    place = np.round(rc).astype(int)
+    row, col = place[:, :1] + d_row[inside], place[:, 1:] + d_col[inside]
+    seen = (row >= 0) & (row < shape[0]) & (col >= 0) & (col < shape[1])
+    near = np.zeros(shape, bool)
+    near[row[seen], col[seen]] = True
+    return near
+
 
 def light_of_spots(
     image: np.ndarray,
@@ -76,6 +137,7 @@ def light_of_spots(
     height: np.ndarray,
     sigma: float,
     profile: np.ndarray,
+    rounds: int = _ROUNDS,
 ) -> SpotLight:
     """Return the light of spots of one radial profile, all of them at once.
 
@@ -95,6 +157,8 @@ def light_of_spots(
         Standard deviation of a spot [px].
     profile : (k,) ndarray of float
         Height over that of the centre at multiples of `STEP` from it, to begin with.
+    rounds : int
+        How often heights and profile are improved.
 
     Returns
     -------
@@ -106,7 +170,7 @@ def light_of_spots(
     height = np.clip(height, 0.0, None)
     shape = np.zeros(int(_REACH * sigma / STEP) + 2)
     shape[: min(len(profile), len(shape))] = profile[: len(shape)]
-    for turn in range(_ROUNDS):
+    for turn in range(rounds):
         own = spots.draw(height, shape, light)
         rest = own + spots.values(image - light)
         if turn:

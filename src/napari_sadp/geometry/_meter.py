@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,9 @@ REACH = 4.0
 MIN_LIVE = 0.6
 #: Relative errors of the light of neighbours and of its size: profiles that are not all alike.
 _LIGHT_ERROR, _SIZE_ERROR = 0.1, 0.05
+_PIXEL_ERROR = 0.03
+#: Shares of these errors that a pattern may have, by what is left where light is this many times its noise.
+_MISFITS, _LIT, _LEAST_LIT, _MEDIAN_CHI2 = (0.1, 0.2, 0.3, 0.5, 0.7), 2.0, 50, 0.455
 _CHUNK = 20_000
 #: How much the height and the plane of a fit are held at zero, over their own weight.
 _HOLD = (1e-9, 1e-3, 1e-3, 1e-3)
@@ -130,20 +134,44 @@ class SpotMeter:
                 return
             self.profile = profile / profile[0]
 
-    def learn_light(self, rc: np.ndarray) -> None:
-        """Take the light of known spots (n, 2) [px] into account wherever something is measured from now on.
+    def light_of(self, rc: np.ndarray, beam_rc: np.ndarray | None = None) -> SpotLight | None:
+        """Return the light of known spots (n, 2) [px], to be taken into account as `light` when something is measured.
 
-        It may be given as `light` to another meter of the same pattern and size of spot.
+        It fits all meters of the same pattern and size of spot. With the direct beam (2,) [px], what is left around it is part of it;
+        None without spots.
         """
         if not len(rc):
-            return
-        patch, weight, dr, dc = self._patches(to_copy(rc, self.factor))
+            return None
+        rc = to_copy(rc, self.factor)
+        patch, weight, dr, dc = self._patches(rc)
         height, error, _ = self._fit(patch, weight, self._template(dr, dc), dr, dc)
         height = np.where(np.isfinite(error), height, 0.0)
         inside = (slice(self.pad, -self.pad),) * 2
-        self.light = light_of_spots(
-            self.signal[inside], self.live[inside], to_copy(rc, self.factor), height, self.sigma, self.profile
-        )
+        signal, live = self.signal[inside], self.live[inside]
+        light = light_of_spots(signal, live, rc, height, self.sigma, self.profile)
+        if beam_rc is not None:
+            centre = to_copy(beam_rc, self.factor)
+            between = light.between(signal, live, centre)
+            if between is not None:
+                rest, profile = signal - between, light.shape[0]
+                light = light_of_spots(rest, live, rc, light.height, self.sigma, profile, rounds=2)
+                between = light.between(signal, live, centre)
+                light = replace(light, image=light.image + np.stack([between, np.zeros_like(between)]))
+        return replace(light, misfit=self._misfit(light, signal, live))
+
+    def _misfit(self, light: SpotLight, signal: np.ndarray, live: np.ndarray) -> float:
+        """Return the errors of light, over those that it has at most, from what is left of the signal where it is strong."""
+        bright = np.clip(light.image[0], 0, None)
+        variance = self.variance[(slice(self.pad, -self.pad),) * 2] + self.gain * bright
+        lit = live & (bright**2 > _LIT**2 * variance)
+        if np.count_nonzero(lit) < _LEAST_LIT:
+            return 1.0
+        square, variance = (signal - light.image[0])[lit] ** 2, variance[lit]
+        unknown = (_PIXEL_ERROR * bright[lit]) ** 2 + (_SIZE_ERROR * light.image[1][lit]) ** 2
+        for misfit in _MISFITS:
+            if np.median(square / (variance + misfit**2 * unknown)) < _MEDIAN_CHI2:
+                return misfit
+        return 1.0
 
     def places(self, rc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return where spots are that are about at some places (n, 2) [px], and the uncertainty of either coordinate (n,) [px].
@@ -156,6 +184,7 @@ class SpotMeter:
         most, own = 0.5 * self.sigma + 0.5, 0.0
         patch, certainty, from_row, from_col = self._patches(start)
         rest = patch if light is None else patch - light[0]
+        certainty = self._in_light(certainty, light)
         for _ in range(4):
             dr, dc = from_row - shift[:, :1], from_col - shift[:, 1:]
             distance = np.hypot(dr, dc)
@@ -188,6 +217,7 @@ class SpotMeter:
         patch, weight, dr, dc = self._patches(to_copy(rc, self.factor))
         template = self._template(dr, dc)
         light = self._light_at(to_copy(rc, self.factor))
+        weight = self._in_light(weight, light)
         height, error, _ = self._fit(patch, weight, template, dr, dc, light)
         volume = float(self.factor**2 * 2 * np.pi * np.trapezoid(self.profile * self.radius, self.radius))
         # photon noise of the spot itself, by the same weights as the fit
@@ -222,6 +252,14 @@ class SpotMeter:
         row, col = (pixel - self.pad for pixel in self._pixels(rc))
         return self.light.at(rc, row, col)
 
+    def _in_light(self, weight: np.ndarray, light: np.ndarray | None) -> np.ndarray:
+        """Return weights of pixels that know less where the light of neighbours is strong, or changes fast with their size (n, k)."""
+        if light is None:
+            return weight
+        bright = np.clip(light[0], 0, None)
+        unknown = (_PIXEL_ERROR * bright) ** 2 + (_SIZE_ERROR * light[1]) ** 2
+        return weight / (1 + weight * (self.light.misfit**2 * unknown + self.gain * bright))
+
     def _template(self, dr: np.ndarray, dc: np.ndarray) -> np.ndarray:
         return self._profile_at(np.hypot(dr, dc))
 
@@ -246,7 +284,11 @@ class SpotMeter:
         if light is not None:
             patch = patch - light[0]
             columns += list(light)
-            hold = (*_HOLD, -(_LIGHT_ERROR**-2), -(_SIZE_ERROR**-2))
+            hold = (
+                *_HOLD,
+                -((_LIGHT_ERROR * self.light.misfit) ** -2),
+                -((_SIZE_ERROR * self.light.misfit) ** -2),
+            )
         design = np.stack(columns, axis=2)
         answer, error = _solve(design, weight, patch, hold)
         return answer[:, 0], error[:, 0], np.einsum("nki,ni->nk", design[:, :, 1:4], answer[:, 1:4])

@@ -285,7 +285,7 @@ def grow(rc: np.ndarray, weight: np.ndarray, basis: np.ndarray, start: np.ndarra
     farthest = distance.max()
     reach = 1.6 * np.hypot(*basis.T).max()
     for step in range(20):
-        nodes, miss = _index(rc, origin, basis)
+        nodes, miss = index_spots(rc, origin, basis)
         allowed = min(0.15 * np.hypot(*basis.T).min(), _TOLERANCES_PX[-1])
         use = (miss < allowed) & (distance <= reach)
         fitted = least_squares(rc, weight, nodes, use)
@@ -308,7 +308,7 @@ def _det(basis: np.ndarray) -> float:
     return a * d - b * c
 
 
-def _index(rc: np.ndarray, origin: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def index_spots(rc: np.ndarray, origin: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the nodes nearest to places (n, 2), whole numbers as float, and how far these are from them (n,) [px]."""
     (a, b), (c, d) = basis.tolist()
     step = rc - origin
@@ -343,7 +343,7 @@ def judge(rc: np.ndarray, weight: np.ndarray, origin: np.ndarray, basis: np.ndar
     n = len(rc)
     best = None
     for _ in range(2):
-        nodes, miss = _index(rc, origin, basis)
+        nodes, miss = index_spots(rc, origin, basis)
         nodes = nodes.astype(int)
         area = abs(_det(basis))
         best = None

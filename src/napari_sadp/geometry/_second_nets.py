@@ -14,6 +14,7 @@ from napari_sadp.geometry._search import (
     MIN_SPOTS,
     Fit,
     grow,
+    index_spots,
     one_spot_per_node,
     reduce_basis,
     shifted_net,
@@ -68,7 +69,7 @@ def without_copies(spots: SpotList, fit: Fit, distance: np.ndarray) -> tuple[Fit
     coarse = grow(spots.rc[inside], weights(spots)[inside], reduce_basis(sub @ fit.basis), origin)
     if coarse is None or np.count_nonzero(coarse.inlier) < max(MIN_SPOTS, 0.8 * np.count_nonzero(inside)):
         return fit, nothing
-    nodes = np.round((spots.rc - coarse.origin) @ np.linalg.inv(coarse.basis)).astype(int)
+    nodes = index_spots(spots.rc, coarse.origin, coarse.basis)[0].astype(int)
     inlier = nothing.copy()
     inlier[np.flatnonzero(inside)[coarse.inlier]] = True
     # what the union of net and copy says against chance, the net says
@@ -99,11 +100,11 @@ def zero_order_net(spots: SpotList, fit: Fit, middle: np.ndarray) -> tuple[Fit, 
         first = np.median(distance[second]) >= np.median(distance[fit.inlier])
     if first:
         return _of_its_own_spots(fit, second)
-    nodes = np.round((spots.rc - start) @ np.linalg.inv(fit.basis)).astype(int)
+    nodes, _ = index_spots(spots.rc, start, fit.basis)
     # both nets fix the periods: the new one only shifts them
     origin = start + np.median((spots.rc - start - nodes @ fit.basis)[inside], axis=0)
-    nodes = np.round((spots.rc - origin) @ np.linalg.inv(fit.basis)).astype(int)
-    miss = np.linalg.norm(spots.rc - origin - nodes @ fit.basis, axis=1)
+    nodes, miss = index_spots(spots.rc, origin, fit.basis)
+    nodes = nodes.astype(int)
     inlier = one_spot_per_node(nodes, miss, fit.tolerance)
     if np.count_nonzero(inlier) < MIN_SPOTS:
         return fit, second

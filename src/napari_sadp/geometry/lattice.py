@@ -22,6 +22,7 @@ from napari_sadp.geometry._search import (
     Fit,
     finer_lattices,
     grow,
+    index_spots,
     judge,
     least_squares,
     one_spot_per_node,
@@ -334,8 +335,8 @@ def _extended(spots: SpotList, fit: Fit, start: np.ndarray) -> Fit:
 
 def _indexed(spots: SpotList, fit: Fit) -> Fit:
     """Return a lattice of some spots, as it is, with all spots indexed on it."""
-    nodes = np.round((spots.rc - fit.origin) @ np.linalg.inv(fit.basis)).astype(int)
-    miss = np.linalg.norm(spots.rc - fit.origin - nodes @ fit.basis, axis=1)
+    nodes, miss = index_spots(spots.rc, fit.origin, fit.basis)
+    nodes = nodes.astype(int)
     return replace(fit, nodes=nodes, inlier=one_spot_per_node(nodes, miss, fit.tolerance))
 
 
@@ -355,8 +356,7 @@ def _refine_index(spots: SpotList, fit: Fit, inner: np.ndarray) -> Fit:
         for index, finer in finer_ones:
             if np.linalg.norm(reduce_basis(finer)[0]) < max(3 * spots.sigma_px, 4.0):
                 continue
-            nodes = np.round((spots.rc - fit.origin) @ np.linalg.inv(finer))
-            on_node = np.linalg.norm(spots.rc - fit.origin - nodes @ finer, axis=1) <= tolerance
+            on_node = index_spots(spots.rc, fit.origin, finer)[1] <= tolerance
             hits = int(np.count_nonzero(on_node & rest))
             # a much finer lattice that a few spots ask for is chance, or another grain
             if (

@@ -51,7 +51,7 @@ def refine_lattice(prepared: PreparedImage, lattice: SpotLattice, *, move: bool 
     use, spots = lattice.indexed, lattice.spots
     meter = meter_of(prepared, lattice)
     rc, by_search = spots.rc[use], spots.sigma_px / spots.snr[use]
-    meter.learn_light(rc)
+    meter.light = meter.light_of(spots.rc, lattice.beam_rc)
     place, error = meter.places(rc)
     _, _, live = meter.measure(rc)
     fits = (error <= _MOST_ERROR * by_search) & (live >= MIN_LIVE)

@@ -20,15 +20,20 @@ if TYPE_CHECKING:
 
 #: Largest index of a lattice in the finer one, in one step.
 _MAX_INDEX = 3
+#: Index of the lattice with half of both vectors: the three ways of halving one of them may show a pair each, and none of them enough.
+_HALVED = 4
 #: Shortest vector over the size of a spot: closer ones run into each other.
 _LEAST_GAP = 2.0
 #: Signal to noise ratio of both spots of a pair together, and of each.
 _PAIR, _EACH = 6.0, 3.5
-#: Of each spot of the one pair that is enough for a lattice of index 2: finer ones add more nodes, and more chances to be fooled.
-_SURE = 10.0
+#: Of each spot of the one pair that is enough for a lattice of index 2, and where nothing else is bright or dark in error: finer ones
+#: add more nodes, and more chances to be fooled.
+_SURE, _SURE_IN_CALM = 10.0, 7.0
 _BRIGHT, _NEGATIVE = 5.0, -4.0
 #: Fewer negative results tell nothing of the texture.
 _LEAST_BELOW = 4
+#: Pairs that show must weigh so much more than those that are dark.
+_OVER_DARK = 3.0
 #: Share of the pairs that several must be.
 _LEAST_SHARE = 0.04
 #: Most negative results beside a single pair.
@@ -69,7 +74,7 @@ def finer_basis(prepared: PreparedImage, lattice: SpotLattice, reach_px: float) 
     found = None
     for _ in range(3):
         best, most = None, 0.0
-        for index, finer in finer_lattices(basis, _MAX_INDEX):
+        for index, finer in [*finer_lattices(basis, _MAX_INDEX), (_HALVED, 0.5 * basis)]:
             finer = reduce_basis(finer)
             if np.linalg.norm(finer[0]) < max(_LEAST_GAP * lattice.spots.sigma_px, 4.0):
                 continue
@@ -121,10 +126,9 @@ class _Search:
         if step not in self.meters:
             meter = meter_of(self.prepared, self.lattice, step * self.sigma / 4)
             if self.light is None:
-                meter.learn_light(self.lattice.spots.rc[self.lattice.indexed])
-                self.light = meter.light
-            meter.light = self.light
+                self.light = meter.light_of(self.lattice.spots.rc, self.beam_rc)
             self.meters[step] = meter
+        self.meters[step].light = self.light
         return self.meters[step]
 
     def _added_nodes(self, basis: np.ndarray, finer: np.ndarray) -> np.ndarray:
@@ -140,8 +144,8 @@ class _Search:
         indices = self._added_nodes(basis, finer)
         if len(indices) < 2:
             return 0.0
-        score, at_node = self.look(indices, finer)
-        return _evidence(score, at_node, self._is_new(indices @ finer, basis), indices, index)
+        new = self._is_new(indices @ finer, basis)
+        return _evidence(*self.look(indices, finer), new, indices, index)
 
     def _is_new(self, g: np.ndarray, basis: np.ndarray) -> np.ndarray:
         """Tell which vectors (n, 2) have a length that no vector of the coarser lattice has (n,)."""
@@ -202,9 +206,14 @@ def _evidence(
     dark = (both < -_PAIR) & (pairs.max(axis=1) < -_EACH)
     bright, negative = score > _BRIGHT, np.count_nonzero(score < _NEGATIVE)
     placed, beside = np.count_nonzero(bright & at_node), np.count_nonzero(bright & ~at_node)
-    n_shown, n_dark = np.count_nonzero(shown), np.count_nonzero(dark)
+    n_shown = np.count_nonzero(shown)
     if n_shown and np.mean(new[rows[shown, 0]]) < _LEAST_NEW * np.mean(new[rows[:, 0]]):
         return 0.0
-    several = n_shown >= max(index, 3 * n_dark, _LEAST_SHARE * len(pairs)) and placed >= beside
-    one = index == 2 and np.any(weaker[shown] > _SURE) and negative <= _FEW_NEGATIVE
+    needed, ways = index, 1
+    if index == _HALVED:
+        needed, ways = 3, len(np.unique(indices[rows[shown, 0]] % 2, axis=0)) - 2
+    calm = -_OVER_DARK * both[dark].sum() <= both[shown].sum()
+    several = n_shown >= max(needed, _LEAST_SHARE * len(pairs)) and ways == 1 and calm and placed >= beside
+    sure = _SURE if negative or beside else _SURE_IN_CALM
+    one = index == 2 and np.any(weaker[shown] > sure) and negative <= _FEW_NEGATIVE
     return float(both[shown].sum()) if several or one else 0.0
