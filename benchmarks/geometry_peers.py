@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 
-def pyxem_beam(data: np.ndarray, method: str, **options: float) -> np.ndarray:
+def pyxem_beam(data: np.ndarray, method: str, **options: float | None) -> np.ndarray:
     """Return the direct beam (row, col) [px] by one of pyxem's methods."""
     from pyxem.signals import Diffraction2D
 
@@ -61,11 +61,12 @@ def main() -> None:
         file = np.load(path)
         data, beam, basis = file["data"].astype(float), file["beam"], file["basis"]
         radius = float(max(2.0, file.get("radius", 4.0)))
+        radii = {"radius_start": 2, "radius_finish": max(6, int(2 * radius))}
+        # by default only phases count, those of noise as much as those of spots
+        amplitudes = radii | {"normalization": None}
         tries = {
-            "pyxem cross_correlate": (
-                "cross_correlate",
-                {"radius_start": 2, "radius_finish": max(6, int(2 * radius))},
-            ),
+            "pyxem cross_correlate": ("cross_correlate", radii),
+            "pyxem cross_correlate, normalization=None": ("cross_correlate", amplitudes),
             "pyxem blur": ("blur", {"sigma": radius}),
             "pyxem center_of_mass": ("center_of_mass", {}),
         }
