@@ -1,6 +1,6 @@
 """How network, nodes and missed spots pool: log loss of the class for exponents and weights, on simulated frames.
 
-    python benchmarks/class_pool.py [--patterns 400] [--seed 4242]
+    python benchmarks/class_pool.py [--patterns 800] [--seed 4242] [--keep FILE]
 
 Frames as `napari-sadp evaluate` makes them, of all its conditions in turn, of *decorated* copies (exchanged elements) of training
 structures: the network has not seen them, and the held-out formulas stay unseen for the figures of merit. Truth: the visible class. The
@@ -11,6 +11,9 @@ small ones near the best, so that what both see in the same spots counts as litt
 from __future__ import annotations
 
 import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -21,25 +24,46 @@ from napari_sadp.identify._pattern import MISSED_WEIGHT, NETWORK_WEIGHT, NODE_WE
 from napari_sadp.models.predict import load_classifier
 
 EXPONENTS = (0.0, 0.2, 0.35, 0.5, 0.7, 1.0)
-MISSED = (0.0, 0.01, 0.03, 0.1, 0.2, 0.3)
-#: Share of a uniform distribution: a wrong lattice is nobody's fault here and must not decide.
+#: Weights of a lattice that misses spots: the same for all, and over the distrust of the lattice.
+FIXED, SHARES = (0.0, 0.01, 0.03, 0.1, 0.2, 0.3), (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
+#: Share of a uniform distribution: a lattice that is wrong in another way must not decide.
 WRONG = 0.02
 
 
-def collect(count, seed):
-    """Return true classes, and network, nodes, shape and missed lattices, each (n, n_classes)."""
+@dataclass
+class Frames:
+    """What the parts of the chain say of frames: number of the condition and of the true class (n,), and the evidence.
+
+    Network, nodes, shape and missed lattices are (n, n_classes), trust (n,).
+    """
+
+    condition: np.ndarray
+    truth: np.ndarray
+    network: np.ndarray
+    nodes: np.ndarray
+    shape: np.ndarray
+    missed: np.ndarray
+    trust: np.ndarray
+
+    def of(self, condition: int) -> Frames:
+        """Return the frames of one condition."""
+        return Frames(**{name: value[self.condition == condition] for name, value in vars(self).items()})
+
+
+def collect(count: int, seed: int) -> Frames:
+    """Simulate frames and ask the chain."""
     classifier = load_classifier(None, "cpu")
     scheme = classifier.scheme
     rng = np.random.default_rng(seed)
     chosen = choose_crystals(scheme, validation=False, per_behaviour=30, rng=rng)
     crystals = [decorate(crystal, rng) for _, crystal in chosen]
-    truth, rows = [], []
-    while len(truth) < count:
-        condition = CONDITIONS[len(truth) % len(CONDITIONS)]
+    rows: list[tuple] = []
+    while len(rows) < count:
+        number = len(rows) % len(CONDITIONS)
         crystal = crystals[rng.integers(len(crystals))]
         zone = scheme.zones[rng.integers(len(scheme.zones))]
         try:
-            frame = acquire(crystal, zone, condition, scheme, int(rng.integers(2**62)))
+            frame = acquire(crystal, zone, CONDITIONS[number], scheme, int(rng.integers(2**62)))
         except ValueError:  # nothing diffracts into the frame
             continue
         if frame.visible is None:
@@ -48,38 +72,54 @@ def collect(count, seed):
         if not result.used or result.none_of_these > 0.9:
             continue
         found = result.lattice_classes
-        truth.append(frame.visible)
-        rows.append([result.network, found.node_likelihood, found.shape_likelihood, found.missed_likelihood])
-    network, nodes, shape, missed = np.moveaxis(np.array(rows), 1, 0)
-    return np.array(truth), np.maximum(network, 1e-12), np.maximum(nodes, 1e-12), shape, missed
+        evidence = (found.node_likelihood, found.shape_likelihood, found.missed_likelihood)
+        rows.append((number, frame.visible, result.network, *evidence, result.lattice_trust))
+        if len(rows) % 50 == 0:
+            print(f"{len(rows)} of {count}", file=sys.stderr, flush=True)
+    return Frames(*map(np.array, zip(*rows, strict=True)))
 
 
-def cell(collected, network_weight, node_weight, missed_weight):
+def cell(frames: Frames, network_weight: float, node_weight: float, missed: np.ndarray | float) -> str:
     """Return the log loss, and the share of right classes."""
-    truth, network, nodes, shape, missed = collected
-    own = (1 - missed_weight) * nodes**node_weight * shape
-    chance = network**network_weight * (own + missed_weight * missed) + 1e-300
+    missed = np.broadcast_to(missed, len(frames.truth))[:, None]
+    own = (1 - missed) * np.maximum(frames.nodes, 1e-12) ** node_weight * frames.shape
+    chance = np.maximum(frames.network, 1e-12) ** network_weight * (own + missed * frames.missed) + 1e-300
     chance /= chance.sum(axis=1, keepdims=True)
     mixed = (1 - WRONG) * chance + WRONG / chance.shape[1]
-    loss = -np.log(mixed[np.arange(len(truth)), truth]).mean()
-    return f"{loss:.3f}, {100 * (chance.argmax(axis=1) == truth).mean():.1f} %"
+    loss = -np.log(mixed[np.arange(len(chance)), frames.truth]).mean()
+    return f"{loss:.3f}, {100 * (chance.argmax(axis=1) == frames.truth).mean():.1f} %"
 
 
 def main() -> None:
     """Simulate, pool, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--patterns", type=int, default=400)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--patterns", type=int, default=800)
     parser.add_argument("--seed", type=int, default=4242)
+    parser.add_argument("--keep", type=Path, help="npz file of what was simulated; read where it is there")
     options = parser.parse_args()
-    collected = collect(options.patterns, options.seed)
-    print(f"{options.patterns} frames: log loss of the class, and how many are right.\n")
+    if options.keep is not None and options.keep.exists():
+        frames = Frames(**np.load(options.keep))
+    else:
+        frames = collect(options.patterns, options.seed)
+        if options.keep is not None:
+            np.savez(options.keep, **vars(frames))
+    print(f"{len(frames.truth)} frames: log loss of the class, and how many are right.\n")
     print("| network \\ nodes | " + " | ".join(f"{b:g}" for b in EXPONENTS) + " |")
     print("|---|" + "---|" * len(EXPONENTS))
     for a in EXPONENTS:
-        print(f"| {a:g} | " + " | ".join(cell(collected, a, b, MISSED_WEIGHT) for b in EXPONENTS) + " |")
-    print("\n| weight of a lattice that misses spots | |\n|---|---|")
-    for weight in MISSED:
-        print(f"| {weight:g} | {cell(collected, NETWORK_WEIGHT, NODE_WEIGHT, weight)} |")
+        print(f"| {a:g} | " + " | ".join(cell(frames, a, b, MISSED_WEIGHT) for b in EXPONENTS) + " |")
+    parts = [("all", frames)] + [(c.name, frames.of(i)) for i, c in enumerate(CONDITIONS)]
+    print("\n| weight of a lattice that misses spots | " + " | ".join(name for name, _ in parts) + " |")
+    print("|---|" + "---|" * len(parts))
+    for title, values, of in (
+        ("", FIXED, lambda part: 1.0),
+        (" of the distrust", SHARES, lambda part: 1 - part.trust),
+    ):
+        for value in values:
+            cells = (cell(part, NETWORK_WEIGHT, NODE_WEIGHT, value * of(part)) for _, part in parts)
+            print(f"| {value:g}{title} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from scipy import ndimage
 
 from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry.analyse import analyse_pattern
+from napari_sadp.geometry.grains import leftover_spots
 from napari_sadp.geometry.lattice import reduce_basis
 from napari_sadp.labels.lattice2d import span
 from napari_sadp.labels.spacegroups import CUBIC_ZONE_AXES
@@ -177,7 +178,9 @@ def run_case(job: Job) -> dict[str, Any]:
         lattice = geometry.lattice
         found = np.stack([lattice.g1_px, lattice.g2_px])
         row["beam_miss"] = float(np.linalg.norm(geometry.beam.rc - case.beam_rc))
-        row["log_nfa"] = lattice.log_nfa
+        left = leftover_spots(lattice)
+        row |= {"log_nfa": lattice.log_nfa, "left_over": left.share, "left_log_nfa": left.log_nfa}
+        row["sigma_px"] = lattice.spots.sigma_px
         row["right"], _, row["length_error"], row["angle_error"] = judge_lattice(found, case)
         if row["right"]:
             chances = lattice.type_probabilities()
