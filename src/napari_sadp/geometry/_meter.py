@@ -21,6 +21,7 @@ REACH = 4.0
 MIN_LIVE = 0.6
 #: Relative errors of the light of neighbours and of its size: profiles that are not all alike.
 _LIGHT_ERROR, _SIZE_ERROR = 0.1, 0.05
+#: Relative error of the light of neighbours on a single pixel, whatever it is on others.
 _PIXEL_ERROR = 0.03
 #: Shares of these errors that a pattern may have, by what is left where light is this many times its noise.
 _MISFITS, _LIT, _LEAST_LIT, _MEDIAN_CHI2 = (0.1, 0.2, 0.3, 0.5, 0.7), 2.0, 50, 0.455

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 #: Largest index of a lattice in the finer one, in one step.
 _MAX_INDEX = 3
-#: Index of the lattice with half of both vectors: the three ways of halving one of them may show a pair each, and none of them enough.
-_HALVED = 4
+#: Index of the lattice with half of both vectors: the three ways to halve one vector may show a pair each, and none of them enough.
+_HALVED, _WAYS = 4, 3
 #: Shortest vector over the size of a spot: closer ones run into each other.
 _LEAST_GAP = 2.0
 #: Signal to noise ratio of both spots of a pair together, and of each.
@@ -209,11 +209,11 @@ def _evidence(
     n_shown = np.count_nonzero(shown)
     if n_shown and np.mean(new[rows[shown, 0]]) < _LEAST_NEW * np.mean(new[rows[:, 0]]):
         return 0.0
-    needed, ways = index, 1
+    needed, all_ways = index, True
     if index == _HALVED:
-        needed, ways = 3, len(np.unique(indices[rows[shown, 0]] % 2, axis=0)) - 2
+        needed, all_ways = _WAYS, len(np.unique(indices[rows[shown, 0]] % 2, axis=0)) == _WAYS
     calm = -_OVER_DARK * both[dark].sum() <= both[shown].sum()
-    several = n_shown >= max(needed, _LEAST_SHARE * len(pairs)) and ways == 1 and calm and placed >= beside
+    several = n_shown >= max(needed, _LEAST_SHARE * len(pairs)) and all_ways and calm and placed >= beside
     sure = _SURE if negative or beside else _SURE_IN_CALM
     one = index == 2 and np.any(weaker[shown] > sure) and negative <= _FEW_NEGATIVE
     return float(both[shown].sum()) if several or one else 0.0
