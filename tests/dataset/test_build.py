@@ -257,8 +257,9 @@ def test_dask_is_optional(tmp_path, monkeypatch):
 def test_dask_writes_the_same_bytes(built, tmp_path):
     distributed = pytest.importorskip("distributed", reason="needs the package distributed")
     config, folder = built
+    # any free port: the usual one may be taken by a cluster of one's own
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0"
     ) as cluster:
         assert build(config, tmp_path / "set", scheduler=cluster.scheduler_address).done == 54
     assert tree(tmp_path / "set") == tree(folder)
