@@ -178,8 +178,7 @@ def run_case(job: Job) -> dict[str, Any]:
         lattice = geometry.lattice
         found = np.stack([lattice.g1_px, lattice.g2_px])
         row["beam_miss"] = float(np.linalg.norm(geometry.beam.rc - case.beam_rc))
-        left = leftover_spots(lattice)
-        row |= {"log_nfa": lattice.log_nfa, "left_over": left.share, "left_log_nfa": left.log_nfa}
+        row |= {"log_nfa": lattice.log_nfa, "left_over": leftover_spots(lattice).share}
         row["sigma_px"] = lattice.spots.sigma_px
         row["right"], _, row["length_error"], row["angle_error"] = judge_lattice(found, case)
         if row["right"]:

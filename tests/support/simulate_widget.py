@@ -10,23 +10,6 @@ from napari_sadp.simulation.zone_pattern import simulate_pattern
 
 PATIENCE_MS = 30_000
 BEAM, TURN, PIXEL = (118.0, 134.5), 37.0, 0.0131
-CIF = """data_AuCu3
-_cell_length_a 3.75
-_cell_length_b 3.75
-_cell_length_c 3.75
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-_symmetry_space_group_name_H-M 'P m -3 m'
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-Au1 Au 0 0 0
-Cu1 Cu 0.5 0.5 0
-"""
 
 
 def wait(qtbot, condition):

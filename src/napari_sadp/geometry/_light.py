@@ -97,7 +97,8 @@ class SpotLight:
         """
         # the direct beam has a profile of its own
         others = np.hypot(*(self.rc - centre).T) > self.near
-        free = live & ~_near(self.rc[others], _FREE * self.near, live.shape)
+        free = live.copy()
+        free.flat[_Windows(image, live, self.rc[others], _FREE * self.near).place] = False
         # a few thousand pixels are enough for rings
         step = max(1, min(live.shape) // _RING_PIXELS)
         row, col = (step * index for index in np.nonzero(free[::step, ::step]))
@@ -115,19 +116,6 @@ class SpotLight:
         radius *= np.float32(1 / _TABLE_STEP)
         index = radius.astype(np.int32)
         return np.interp(_TABLE_STEP * (np.arange(index.max() + 1) + 0.5), at, level)[index]
-
-
-def _near(rc: np.ndarray, reach: float, shape: tuple[int, int]) -> np.ndarray:
-    """Tell which pixels are as near as that to a place (n, 2)."""
-    half = int(np.ceil(reach))
-    d_row, d_col = np.mgrid[-half : half + 1, -half : half + 1]
-    inside = np.hypot(d_row, d_col) <= reach
-    place = np.round(rc).astype(int)
-    row, col = place[:, :1] + d_row[inside], place[:, 1:] + d_col[inside]
-    seen = (row >= 0) & (row < shape[0]) & (col >= 0) & (col < shape[1])
-    near = np.zeros(shape, bool)
-    near[row[seen], col[seen]] = True
-    return near
 
 
 def light_of_spots(

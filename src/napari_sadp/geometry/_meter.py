@@ -162,13 +162,12 @@ class SpotMeter:
 
     def _misfit(self, light: SpotLight, signal: np.ndarray, live: np.ndarray) -> float:
         """Return the errors of light, over those that it has at most, from what is left of the signal where it is strong."""
-        bright = np.clip(light.image[0], 0, None)
-        variance = self.variance[(slice(self.pad, -self.pad),) * 2] + self.gain * bright
-        lit = live & (bright**2 > _LIT**2 * variance)
+        counting, unknown = self._variances(light.image)
+        variance = self.variance[(slice(self.pad, -self.pad),) * 2] + counting
+        lit = live & (light.image[0] > _LIT * np.sqrt(variance))
         if np.count_nonzero(lit) < _LEAST_LIT:
             return 1.0
-        square, variance = (signal - light.image[0])[lit] ** 2, variance[lit]
-        unknown = (_PIXEL_ERROR * bright[lit]) ** 2 + (_SIZE_ERROR * light.image[1][lit]) ** 2
+        square, variance, unknown = (signal - light.image[0])[lit] ** 2, variance[lit], unknown[lit]
         for misfit in _MISFITS:
             if np.median(square / (variance + misfit**2 * unknown)) < _MEDIAN_CHI2:
                 return misfit
@@ -257,9 +256,13 @@ class SpotMeter:
         """Return weights of pixels that know less where the light of neighbours is strong, or changes fast with their size (n, k)."""
         if light is None:
             return weight
+        counting, unknown = self._variances(light)
+        return weight / (1 + weight * (self.light.misfit**2 * unknown + counting))
+
+    def _variances(self, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the variance of counting light (2, ...), as `SpotLight.image` holds it, and that of what is not known of it at most."""
         bright = np.clip(light[0], 0, None)
-        unknown = (_PIXEL_ERROR * bright) ** 2 + (_SIZE_ERROR * light[1]) ** 2
-        return weight / (1 + weight * (self.light.misfit**2 * unknown + self.gain * bright))
+        return self.gain * bright, (_PIXEL_ERROR * bright) ** 2 + (_SIZE_ERROR * light[1]) ** 2
 
     def _template(self, dr: np.ndarray, dc: np.ndarray) -> np.ndarray:
         return self._profile_at(np.hypot(dr, dc))

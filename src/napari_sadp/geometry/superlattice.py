@@ -127,8 +127,8 @@ class _Search:
             meter = meter_of(self.prepared, self.lattice, step * self.sigma / 4)
             if self.light is None:
                 self.light = meter.light_of(self.lattice.spots.rc, self.beam_rc)
+            meter.light = self.light
             self.meters[step] = meter
-        self.meters[step].light = self.light
         return self.meters[step]
 
     def _added_nodes(self, basis: np.ndarray, finer: np.ndarray) -> np.ndarray:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.simulate_widget import (
-    CIF,
-    PATIENCE_MS,
-)
+from support.cifs import write_cif
+from support.simulate_widget import PATIENCE_MS
 
 from napari_sadp.simulation.catalogue import find_structure
 from napari_sadp.widgets import simulate
@@ -40,6 +38,5 @@ def complaints(monkeypatch) -> list[str]:
 
 @pytest.fixture
 def cif(tmp_path) -> Path:
-    path = tmp_path / "AuCu3.cif"
-    path.write_text(CIF)
-    return path
+    atoms = ("Au1 Au 0 0 0 0.5", "Cu1 Cu 0.5 0.5 0 0.5")
+    return write_cif(tmp_path / "AuCu3.cif", atoms, cell="3.75 3.75 3.75 90 90 90", group="P m -3 m")
