@@ -99,7 +99,8 @@ class LatestRunner:
         self._on_change()
 
     def _returned(self, result: Any) -> None:
-        if not self._closed:
+        # a result that was on its way when the call was cancelled arrives all the same
+        if not self._closed and not self._worker.abort_requested:
             self._on_result(result)
 
     def _errored(self, error: Exception) -> None:
