@@ -9,9 +9,16 @@ import numpy as np
 
 from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry._meter import nodes_in_view
-from napari_sadp.geometry._search import CERTAIN_LOG_NFA
+from napari_sadp.geometry._search import CERTAIN_LOG_NFA, MAX_BEAM_MISS
 from napari_sadp.geometry.distortion import distortion_from_symmetry
-from napari_sadp.geometry.lattice import MIN_ROWS, across_rows, on_finer_basis, refit, too_few_rows
+from napari_sadp.geometry.lattice import (
+    MIN_ROWS,
+    across_rows,
+    beam_beside,
+    on_finer_basis,
+    refit,
+    too_few_rows,
+)
 from napari_sadp.geometry.nodes import friedel_agreement
 from napari_sadp.geometry.refine import refine_lattice
 from napari_sadp.geometry.superlattice import finer_basis, look_at_nodes
@@ -32,7 +39,6 @@ _MIN_AGREEMENT, _MIN_PAIRS = 0.15, 14
 _CLEAR_SCORE, _LEAST_SEEN = 6.0, 2
 #: Spots of the shorter of two rows that are enough.
 _LEAST_IN_ROW = 3
-_MAX_BEAM_MISS = 0.3  # of |g1|: a given beam farther from every node contradicts the lattice
 
 
 def with_mask(pattern: DiffractionPattern, mask: np.ndarray) -> DiffractionPattern:
@@ -109,9 +115,8 @@ def require_zone(prepared: PreparedImage, lattice: SpotLattice, beam: DirectBeam
             detail = f"the given beam lies {np.linalg.norm(outside):.0f} px outside the frame, farther than a lattice vector"
             raise PatternRefusedError("no lattice", detail)
         miss = np.linalg.norm(beam.rc - lattice.beam_rc) / np.linalg.norm(basis[0])
-        if miss > _MAX_BEAM_MISS:
-            detail = f"the given beam lies {miss:.2f} of the shortest spacing away from the nearest node"
-            raise PatternRefusedError("no lattice", detail)
+        if miss > MAX_BEAM_MISS:
+            raise beam_beside(float(miss))
     else:
         _require_beam_in_plane(prepared, lattice, beam)
     use = lattice.indexed & np.any(lattice.indices != 0, axis=1)

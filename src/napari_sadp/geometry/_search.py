@@ -6,6 +6,7 @@ See `napari_sadp.geometry.lattice`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import comb
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 CERTAIN_LOG_NFA = -8.0
 #: Fewest spots of a lattice.
 MIN_SPOTS = 5
+#: A given beam farther from every node than this, over the shortest vector, contradicts a lattice.
+MAX_BEAM_MISS = 0.3
 _TOLERANCES_PX = (0.6, 0.8, 1.1, 1.5, 2.1, 3.0, 4.2, 6.0, 8.5)
 _MAX_COVERAGE = 0.25  # share of the cell that the tolerance discs may cover; above, everything lies on a node
 _SEARCH_SPOTS = 120
@@ -85,8 +88,11 @@ def finer_lattices(basis: np.ndarray, max_index: int) -> list[tuple[int, np.ndar
     ]
 
 
-def search(spots: SpotList) -> Fit | None:
-    """Return the lattice with the smallest number of false alarms, None if there is no candidate."""
+def search(spots: SpotList, through_rc: np.ndarray | None = None) -> Fit | None:
+    """Return the lattice with the smallest number of false alarms, None if there is no candidate.
+
+    Of a place (row, col) [px] that it must go `through_rc`, it is known that a node is there, if no spot.
+    """
     strong = np.argsort(-spots.snr, kind="stable")[:_SEARCH_SPOTS]
     bases = _candidate_bases(_candidate_vectors(spots.rc[strong], spots.sigma_px), spots.sigma_px)
     if not len(bases):
@@ -95,7 +101,10 @@ def search(spots: SpotList) -> Fit | None:
     starts = _start_points(spots)
     best, best_odds, most = None, 0.0, 0.0
     # the first two starts are where the zero-order Laue zone is; the others are for a net that it leaves out
-    for far, group in ((False, starts[:1]), (False, starts[1:2]), (True, starts[2:])):
+    groups = [(False, starts[:1]), (False, starts[1:2]), (True, starts[2:])]
+    if through_rc is not None:
+        groups.insert(0, (False, [through_rc]))
+    for far, group in groups:
         if not group or (far and _is_clear(best, spots)):
             continue
         promise = np.stack([_promise(spots.rc[strong], bases, start) for start in group])
@@ -106,13 +115,19 @@ def search(spots: SpotList) -> Fit | None:
             good = promise[row, column] >= 0.6 * most
             if best is not None and best.log_nfa < CERTAIN_LOG_NFA and not good:
                 continue
-            fit = grow(spots.rc, weight, bases[column], group[row])
-            if fit is None:
+            fit = grow(spots.rc, weight, bases[column], group[row], through_rc)
+            if fit is None or (through_rc is not None and beside_nodes(through_rc, fit) > MAX_BEAM_MISS):
                 continue
             odds = fit.log_nfa + shifted_net(spots.rc, fit)[1]
             if best is None or odds < best_odds:
                 best, best_odds = fit, odds
     return best
+
+
+def beside_nodes(rc: np.ndarray, fit: Fit) -> float:
+    """Return how far a place is from the nearest node of a lattice, over the shortest vector."""
+    miss = index_spots(rc[None], fit.origin, fit.basis)[1][0]
+    return float(miss / np.linalg.norm(fit.basis, axis=1).min())
 
 
 def shifted_net(rc: np.ndarray, fit: Fit) -> tuple[np.ndarray, float]:
@@ -278,7 +293,13 @@ def _start_points(spots: SpotList) -> list[np.ndarray]:
     return [spots.rc[index] for index in dict.fromkeys(picked)]
 
 
-def grow(rc: np.ndarray, weight: np.ndarray, basis: np.ndarray, start: np.ndarray) -> Fit | None:
+def grow(
+    rc: np.ndarray,
+    weight: np.ndarray,
+    basis: np.ndarray,
+    start: np.ndarray,
+    through_rc: np.ndarray | None = None,
+) -> Fit | None:
     """Refine a lattice from a start point outwards, so that a small error of the basis does not misindex far spots."""
     origin = start.astype(float)
     distance = np.hypot(*(rc - start).T)
@@ -299,7 +320,7 @@ def grow(rc: np.ndarray, weight: np.ndarray, basis: np.ndarray, start: np.ndarra
         reach *= 1.7
     if np.hypot(*basis.T).min() < 4.0:
         return None
-    return judge(rc, weight, origin, basis)
+    return judge(rc, weight, origin, basis, through_rc)
 
 
 def _det(basis: np.ndarray) -> float:
@@ -338,8 +359,14 @@ def least_squares(
     return mean_rc - mean_node @ basis, basis
 
 
-def judge(rc: np.ndarray, weight: np.ndarray, origin: np.ndarray, basis: np.ndarray) -> Fit | None:
-    """Return the lattice with the tolerance that chance explains worst."""
+def judge(
+    rc: np.ndarray,
+    weight: np.ndarray,
+    origin: np.ndarray,
+    basis: np.ndarray,
+    through_rc: np.ndarray | None = None,
+) -> Fit | None:
+    """Return the lattice with the tolerance that chance explains worst, where one of its nodes may be known."""
     n = len(rc)
     best = None
     for _ in range(2):
@@ -348,14 +375,22 @@ def judge(rc: np.ndarray, weight: np.ndarray, origin: np.ndarray, basis: np.ndar
         area = abs(_det(basis))
         best = None
         nearest = one_spot_per_node(nodes, miss, _TOLERANCES_PX[-1])
-        trials = np.log10(n * (n - 1) * (n - 2) / 6 * len(_TOLERANCES_PX))
+        others, beside = np.ones(n, bool), np.inf
+        if through_rc is not None:
+            # the known node is one more that chance would have to hit, and a spot there is no news
+            known, miss_known = index_spots(through_rc[None], origin, basis)
+            others, beside = np.any(nodes != known, axis=1), float(miss_known[0])
+        n_others = np.count_nonzero(others)
+        # three spots are spent on origin and basis; every choice of three, and every tolerance, was a trial
+        trials = np.log10(max(1, comb(n_others, 3)) * len(_TOLERANCES_PX))
         for tolerance in _TOLERANCES_PX:
             share = np.pi * tolerance**2 / area
             if share > _MAX_COVERAGE:
                 break
             inlier = nearest & (miss <= tolerance)
-            # three spots are spent on origin and basis; every choice of three, and every tolerance, was a trial
-            log_nfa = trials + _log_tail(np.count_nonzero(inlier) - 3, n - 3, share)
+            log_nfa = trials + _log_tail(np.count_nonzero(inlier & others) - 3, n_others - 3, share)
+            if np.isfinite(beside):
+                log_nfa += np.log10(min(1.0, np.pi * max(beside, tolerance) ** 2 / area))
             if best is None or log_nfa < best.log_nfa:
                 best = Fit(origin, basis, tolerance, float(log_nfa), inlier, nodes)
         if best is None:

@@ -22,7 +22,7 @@ from napari_sadp.geometry._checks import (
 from napari_sadp.geometry._coarse import LEAST_SIGMA, LEAST_SPACING, coarse_factors, coarser, spots_of_frame
 from napari_sadp.geometry._search import CERTAIN_LOG_NFA
 from napari_sadp.geometry.background import PreparedImage, compressed, prepare_image
-from napari_sadp.geometry.center import find_direct_beam
+from napari_sadp.geometry.center import beam_beside_lattice, find_direct_beam
 from napari_sadp.geometry.discs import disc_hypotheses
 from napari_sadp.geometry.lattice import MIN_SPOTS, fit_lattice, move_origin
 from napari_sadp.geometry.nodes import NodeMap, measure_nodes
@@ -137,30 +137,74 @@ def analyse_pattern(
     prepared = prepare_image(pattern)
     spots = None
     try:
-        lattice = _lattice_in_copy(prepared, given, min_snr, min_explained)
-        if lattice is None or lattice.log_nfa > CERTAIN_LOG_NFA:
-            hypotheses = spot_hypotheses(prepared, min_snr=min_snr)
-            spots = hypotheses[0]
-            try:
-                other = _best_lattice(prepared, prepared, hypotheses, given, min_snr, min_explained)
-            except PatternRefusedError:
-                if lattice is None:
-                    raise
-            else:
-                lattice = other if lattice is None or other.log_nfa < lattice.log_nfa else lattice
+        lattice, beam = _lattice_and_beam(pattern, prepared, given, min_snr, min_explained)
         spots = lattice.spots
-        beam = given or find_direct_beam(pattern, spots, method="lattice", lattice=lattice, prepared=prepared)
         lattice = with_weak_spots(prepared, refine_lattice(prepared, move_origin(lattice, beam.rc)))
         spots = lattice.spots
         require_zone(prepared, lattice, beam)
     except PatternRefusedError as error:
-        _refuse(pattern, prepared, spots, given, error)
+        _refuse(pattern, prepared, error.spots if spots is None else spots, given, error)
     if given is None:
         beam = DirectBeam(lattice.beam_rc.copy(), beam.score, beam.method)
     notes = (*pattern.notes, *prepared.notes, *doubts(lattice))
     found = PatternGeometry(pattern, beam, spots, lattice, prepared, notes)
     require_likeness(found)
     return found
+
+
+def _find_lattice(
+    prepared: PreparedImage, given: DirectBeam | None, min_snr: float, min_explained: float
+) -> SpotLattice:
+    """Return the lattice, from a copy in larger pixels where that is beyond doubt; a refusal holds the spots."""
+    lattice = _lattice_in_copy(prepared, given, min_snr, min_explained)
+    if lattice is not None and lattice.log_nfa <= CERTAIN_LOG_NFA:
+        return lattice
+    hypotheses = spot_hypotheses(prepared, min_snr=min_snr)
+    try:
+        other = _best_lattice(prepared, prepared, hypotheses, given, min_snr, min_explained)
+    except PatternRefusedError as error:
+        if lattice is None:
+            error.spots = hypotheses[0]
+            raise
+        return lattice
+    return other if lattice is None or other.log_nfa < lattice.log_nfa else lattice
+
+
+def _lattice_and_beam(
+    pattern: DiffractionPattern,
+    prepared: PreparedImage,
+    given: DirectBeam | None,
+    min_snr: float,
+    min_explained: float,
+) -> tuple[SpotLattice, DirectBeam]:
+    """Return lattice and direct beam; where the spots alone give no lattice, or one beside the beam, of those through the beam."""
+    if given is not None:
+        return _find_lattice(prepared, given, min_snr, min_explained), given
+    try:
+        lattice = _find_lattice(prepared, None, min_snr, min_explained)
+    except PatternRefusedError as error:
+        if len(error.spots) < MIN_SPOTS:
+            raise
+        beam = find_direct_beam(pattern, error.spots, prepared=prepared)
+        through = _through(prepared, beam, min_snr, min_explained)
+        if through is None:
+            raise
+        return through, beam
+    beam = find_direct_beam(pattern, lattice.spots, method="lattice", lattice=lattice, prepared=prepared)
+    beside = beam_beside_lattice(prepared, lattice, beam)
+    through = None if beside is None else _through(prepared, beside, min_snr, min_explained)
+    return (lattice, beam) if through is None else (through, beside)
+
+
+def _through(
+    prepared: PreparedImage, beam: DirectBeam, min_snr: float, min_explained: float
+) -> SpotLattice | None:
+    """Return a lattice through a direct beam that was found without one, None unless chance hardly makes one as good."""
+    try:
+        lattice = _find_lattice(prepared, beam, min_snr, min_explained)
+    except PatternRefusedError:
+        return None
+    return lattice if lattice.log_nfa < _BOLD_LOG_NFA else None
 
 
 def _lattice_in_copy(

@@ -44,6 +44,8 @@ _WEIGHT = {
 }
 #: Nodes whose pairs and diffuse light are compared, how far behind the best they may be, and how many pairs make full evidence.
 _MAX_LIKELY, _NEAR_BEST, _ENOUGH_PAIRS = 10, 1.8, 12
+#: Evidence by which a place that is no node must be ahead of the best node.
+_FAR_AHEAD = 0.6
 #: Tiles along the shorter side of the frame in which diffuse light is measured.
 _TILES = 64
 
@@ -133,7 +135,7 @@ def _lattice_node(prepared: PreparedImage, spots: SpotList, lattice: SpotLattice
     margin = 0.5 * np.linalg.norm(lattice.g1_px)
     inside = np.all((nodes > -margin) & (nodes < shape - 1 + margin), axis=1)
     nodes, indices = nodes[inside], indices[inside]
-    reach = max(2.0, 1.2 * spots.sigma_px, 0.12 * float(np.linalg.norm(lattice.g1_px)))
+    reach = _reach(spots, lattice)
     evidence = _evidence(prepared, spots, nodes, reach)
     # the intensities of all nodes, seen as spots or not, tell between the likely ones
     likely = np.flatnonzero(evidence > evidence.max() - _NEAR_BEST)
@@ -145,6 +147,44 @@ def _lattice_node(prepared: PreparedImage, spots: SpotList, lattice: SpotLattice
         evidence[likely] += _WEIGHT["pairs"] * share * np.where(known, np.clip(agreement, -0.5, 1), 0.0)
         evidence[likely] += _WEIGHT["diffuse"] * diffuse_shares(prepared, nodes[likely])
     return _most_evident(spots, nodes, evidence, "lattice", reach)
+
+
+def beam_beside_lattice(prepared: PreparedImage, lattice: SpotLattice, beam: DirectBeam) -> DirectBeam | None:
+    """Return a direct beam that all but the lattice speaks for, far more than for the node that was taken.
+
+    The net of a higher-order Laue zone does not hold the direct beam, nor does one that joins spots of two nets.
+
+    Parameters
+    ----------
+    prepared : PreparedImage
+        The pattern.
+    lattice : SpotLattice
+        Its lattice.
+    beam : DirectBeam
+        The node that was taken for the direct beam.
+
+    Returns
+    -------
+    DirectBeam or None
+        A bright spot, the centre of the halo or a place under the beam stop, away from every node; None where there is none that
+        shows so much.
+    """
+    spots, basis = lattice.spots, np.stack([lattice.g1_px, lattice.g2_px])
+    points = _loose_candidates(prepared, spots)
+    step = (points - beam.rc) @ np.linalg.inv(basis)
+    miss = np.linalg.norm((step - np.round(step)) @ basis, axis=1)
+    reach = _reach(spots, lattice)
+    points = points[miss > max(reach, 4.0)]
+    if not len(points):
+        return None
+    points = np.concatenate([beam.rc[None], points])
+    evidence = _evidence(prepared, spots, points, reach) + _WEIGHT["diffuse"] * diffuse_shares(
+        prepared, points
+    )
+    best = int(np.argmax(evidence))
+    if evidence[best] < evidence[0] + _FAR_AHEAD:
+        return None
+    return _most_evident(spots, points, evidence, "auto")
 
 
 def diffuse_shares(prepared: PreparedImage, points: np.ndarray) -> np.ndarray:
@@ -280,6 +320,11 @@ def _evidence(
         + _WEIGHT["stop"] * stop
         + _WEIGHT["tip"] * _at_tip(prepared.beam_stop, points)
     )
+
+
+def _reach(spots: SpotList, lattice: SpotLattice) -> float:
+    """Return how far from a node its spot may be [px]."""
+    return max(2.0, 1.2 * spots.sigma_px, 0.12 * float(np.linalg.norm(lattice.g1_px)))
 
 
 def _is_beside_stop(prepared: PreparedImage) -> bool:

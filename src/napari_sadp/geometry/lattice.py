@@ -20,6 +20,7 @@ from napari_sadp.geometry._search import (
     CERTAIN_LOG_NFA,
     MIN_SPOTS,
     Fit,
+    beside_nodes,
     finer_lattices,
     grow,
     index_spots,
@@ -75,7 +76,8 @@ def fit_lattice(
     spots : SpotList
         The spots; the direct beam may be among them or not.
     beam : DirectBeam, optional
-        The direct beam; node (0, 0) is the node nearest to it. The node nearest to the middle of the spots when None.
+        The direct beam, through which the lattice must go; node (0, 0) is the node nearest to it. The node nearest to the middle
+        of the spots when None.
     centre_rc : (2,) ndarray of float, optional
         About where the direct beam is (row, col) [px], if `beam` is not known: spots near to it belong to the zero-order Laue
         zone, spots far from it may not. The brightest spots' middle when None.
@@ -112,11 +114,12 @@ def fit_lattice(
         else np.asarray(beam.rc if beam is not None else centre_rc, float)
     )
     distance = np.linalg.norm(spots.rc - middle, axis=1)
-    whole = search(spots)
-    fit = _strong_first(spots, distance, whole, max_log_nfa) or _inner_first(
-        spots, distance, whole, max_log_nfa
-    )
+    fit = _first_fit(spots, distance, max_log_nfa, None if beam is None else middle)
     if fit is None or fit.log_nfa > max_log_nfa:
+        if beam is not None:
+            beside = _first_fit(spots, distance, max_log_nfa, None)
+            if beside is not None and beside.log_nfa <= max_log_nfa:
+                raise beam_beside(beside_nodes(middle, beside))
         _refuse_without_lattice(spots, fit)
     fit, copies = zero_order_net(spots, fit, middle)
     if not copies.any():
@@ -254,7 +257,23 @@ def _middle(spots: SpotList) -> np.ndarray:
     return np.median(spots.rc[np.argsort(-spots.intensity, kind="stable")[:7]], axis=0)
 
 
-def _strong_first(spots: SpotList, distance: np.ndarray, whole: Fit | None, max_log_nfa: float) -> Fit | None:
+def _first_fit(
+    spots: SpotList, distance: np.ndarray, max_log_nfa: float, through_rc: np.ndarray | None
+) -> Fit | None:
+    """Return the lattice of the strong spots, of the inner ones, or of all, that goes through a place if one is given."""
+    whole = search(spots, through_rc)
+    return _strong_first(spots, distance, whole, max_log_nfa, through_rc) or _inner_first(
+        spots, distance, whole, max_log_nfa, through_rc
+    )
+
+
+def _strong_first(
+    spots: SpotList,
+    distance: np.ndarray,
+    whole: Fit | None,
+    max_log_nfa: float,
+    through_rc: np.ndarray | None,
+) -> Fit | None:
     """Return the lattice that holds all strong spots, where that of all spots contradicts it, else None.
 
     A ring of weak spots of a higher-order Laue zone may outnumber a few strong ones around the direct beam: the lattice of all
@@ -268,7 +287,7 @@ def _strong_first(spots: SpotList, distance: np.ndarray, whole: Fit | None, max_
             break
         if len(strong) < MIN_SPOTS:
             continue
-        fit = search(subset(spots, strong))
+        fit = search(subset(spots, strong), through_rc)
         if fit is None or fit.log_nfa > max_log_nfa - 0.5 or not fit.inlier.all():
             continue
         reach = _RING * float(distance[strong].max())
@@ -287,7 +306,13 @@ def _strong_first(spots: SpotList, distance: np.ndarray, whole: Fit | None, max_
     return None
 
 
-def _inner_first(spots: SpotList, distance: np.ndarray, whole: Fit | None, max_log_nfa: float) -> Fit | None:
+def _inner_first(
+    spots: SpotList,
+    distance: np.ndarray,
+    whole: Fit | None,
+    max_log_nfa: float,
+    through_rc: np.ndarray | None,
+) -> Fit | None:
     """Return the lattice of the inner spots, where it contradicts that of all.
 
     Far from the direct beam the Ewald sphere meets higher-order Laue zones. Their nets are shifted against that of the zero
@@ -306,7 +331,7 @@ def _inner_first(spots: SpotList, distance: np.ndarray, whole: Fit | None, max_l
         if count < _LEAST_INNER:
             break
         inner = np.sort(order[:count])
-        fit = search(subset(spots, inner))
+        fit = search(subset(spots, inner), through_rc)
         if fit is None or fit.log_nfa > max_log_nfa - 1 or np.count_nonzero(fit.inlier) < 0.7 * count:
             continue
         if whole is not None and whole.log_nfa <= max_log_nfa:
@@ -420,6 +445,12 @@ def too_few_rows(n_rows: int, n_spots: int) -> PatternRefusedError:
     """Return the refusal of a lattice whose second vector hangs on one or two spots."""
     detail = f"the {n_spots} spots lie on {n_rows} row(s), a zone axis shows at least three"
     return PatternRefusedError("off zone", detail)
+
+
+def beam_beside(miss: float) -> PatternRefusedError:
+    """Return the refusal of a lattice that passes a given beam at a distance, over the shortest vector."""
+    detail = f"the given beam lies {miss:.2f} of the shortest spacing away from the nearest node"
+    return PatternRefusedError("no lattice", detail)
 
 
 def _result(spots: SpotList, fit: Fit, beam: DirectBeam | None) -> SpotLattice:
