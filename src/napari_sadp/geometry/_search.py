@@ -103,7 +103,7 @@ def search(spots: SpotList, through_rc: np.ndarray | None = None) -> Fit | None:
     # the first two starts are where the zero-order Laue zone is; the others are for a net that it leaves out
     groups = [(False, starts[:1]), (False, starts[1:2]), (True, starts[2:])]
     if through_rc is not None:
-        groups.insert(0, (False, [through_rc]))
+        groups = [(False, [through_rc]), *groups[:2]]
     for far, group in groups:
         if not group or (far and _is_clear(best, spots)):
             continue

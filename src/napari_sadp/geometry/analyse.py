@@ -13,23 +13,18 @@ from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry._checks import (
     doubts,
     require_likeness,
-    require_occupancy,
-    require_rows,
     require_zone,
     with_mask,
     with_weak_spots,
 )
-from napari_sadp.geometry._coarse import LEAST_SIGMA, LEAST_SPACING, coarse_factors, coarser, spots_of_frame
-from napari_sadp.geometry._search import CERTAIN_LOG_NFA
-from napari_sadp.geometry.background import PreparedImage, compressed, prepare_image
+from napari_sadp.geometry._finder import LatticeFinder
+from napari_sadp.geometry.background import PreparedImage, prepare_image
 from napari_sadp.geometry.center import beam_beside_lattice, find_direct_beam
-from napari_sadp.geometry.discs import disc_hypotheses
-from napari_sadp.geometry.lattice import MIN_SPOTS, fit_lattice, move_origin
+from napari_sadp.geometry.lattice import MIN_SPOTS, move_origin
 from napari_sadp.geometry.nodes import NodeMap, measure_nodes
 from napari_sadp.geometry.refine import refine_lattice
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
 from napari_sadp.geometry.rings import radial_features
-from napari_sadp.geometry.spots import spot_hypotheses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,13 +32,8 @@ if TYPE_CHECKING:
     from napari_sadp.pattern import DiffractionPattern
 
 _STRUCTURE = 6.0  # contrast of the background, in units of the noise of a pixel
+_SAME_PLACE = 3.0  # [px]: no other direct beam
 _CLEAR_SNR = 12.0  # a few weak blobs may be faults of the camera
-#: Largest logarithm of the number of false alarms of a lattice of spots that were looked for with less caution.
-_BOLD_LOG_NFA = -4.0
-#: Size of spots that may be discs [px].
-_BROAD = 2.5
-#: Share of the spots that a lattice beyond doubt holds.
-_MOST_SPOTS = 0.7
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +94,7 @@ def analyse_pattern(
     pattern : DiffractionPattern
         The pattern.
     beam_rc : sequence of 2 float, optional
-        The direct beam (row, col) [px], if the user knows it.
+        The direct beam (row, col) [px], if the user knows it: the lattice must go through it.
     mask : (n_rows, n_cols) ndarray of bool, optional
         True where the user knows that the data mean nothing; added to the mask of the pattern and to what is found.
     min_snr : float
@@ -137,7 +127,7 @@ def analyse_pattern(
     prepared = prepare_image(pattern)
     spots = None
     try:
-        lattice, beam = _lattice_and_beam(pattern, prepared, given, min_snr, min_explained)
+        lattice, beam = _lattice_and_beam(pattern, LatticeFinder(prepared, min_snr, min_explained), given)
         spots = lattice.spots
         lattice = with_weak_spots(prepared, refine_lattice(prepared, move_origin(lattice, beam.rc)))
         spots = lattice.spots
@@ -152,132 +142,45 @@ def analyse_pattern(
     return found
 
 
-def _find_lattice(
-    prepared: PreparedImage, given: DirectBeam | None, min_snr: float, min_explained: float
-) -> SpotLattice:
-    """Return the lattice, from a copy in larger pixels where that is beyond doubt; a refusal holds the spots."""
-    lattice = _lattice_in_copy(prepared, given, min_snr, min_explained)
-    if lattice is not None and lattice.log_nfa <= CERTAIN_LOG_NFA:
-        return lattice
-    hypotheses = spot_hypotheses(prepared, min_snr=min_snr)
-    try:
-        other = _best_lattice(prepared, prepared, hypotheses, given, min_snr, min_explained)
-    except PatternRefusedError as error:
-        if lattice is None:
-            error.spots = hypotheses[0]
-            raise
-        return lattice
-    return other if lattice is None or other.log_nfa < lattice.log_nfa else lattice
-
-
 def _lattice_and_beam(
-    pattern: DiffractionPattern,
-    prepared: PreparedImage,
-    given: DirectBeam | None,
-    min_snr: float,
-    min_explained: float,
+    pattern: DiffractionPattern, finder: LatticeFinder, given: DirectBeam | None
 ) -> tuple[SpotLattice, DirectBeam]:
     """Return lattice and direct beam; where the spots alone give no lattice, or one beside the beam, of those through the beam."""
     if given is not None:
-        return _find_lattice(prepared, given, min_snr, min_explained), given
+        return finder.find(given), given
+    prepared = finder.prepared
     try:
-        lattice = _find_lattice(prepared, None, min_snr, min_explained)
+        lattice = finder.find()
     except PatternRefusedError as error:
-        if len(error.spots) < MIN_SPOTS:
+        if finder.most_spots < MIN_SPOTS:
             raise
-        beam = find_direct_beam(pattern, error.spots, prepared=prepared)
-        through = _through(prepared, beam, min_snr, min_explained)
-        if through is None:
+        found = [
+            (finder.through(beam), beam) for beam in _beams_without_lattice(pattern, prepared, error.spots)
+        ]
+        found = [(lattice, beam) for lattice, beam in found if lattice is not None]
+        if not found:
             raise
-        return through, beam
+        return min(found, key=lambda pair: pair[0].log_nfa)
     beam = find_direct_beam(pattern, lattice.spots, method="lattice", lattice=lattice, prepared=prepared)
     beside = beam_beside_lattice(prepared, lattice, beam)
-    through = None if beside is None else _through(prepared, beside, min_snr, min_explained)
+    through = None if beside is None else finder.through(beside)
     return (lattice, beam) if through is None else (through, beside)
 
 
-def _through(
-    prepared: PreparedImage, beam: DirectBeam, min_snr: float, min_explained: float
-) -> SpotLattice | None:
-    """Return a lattice through a direct beam that was found without one, None unless chance hardly makes one as good."""
-    try:
-        lattice = _find_lattice(prepared, beam, min_snr, min_explained)
-    except PatternRefusedError:
-        return None
-    return lattice if lattice.log_nfa < _BOLD_LOG_NFA else None
-
-
-def _lattice_in_copy(
-    prepared: PreparedImage, given: DirectBeam | None, min_snr: float, min_explained: float
-) -> SpotLattice | None:
-    """Return the lattice from a copy in larger pixels, None unless its spots are large and chance hardly makes one as good."""
-    for factor in coarse_factors(prepared.mask.shape):
-        copy = coarser(prepared, factor)
-        hypotheses = spot_hypotheses(copy, min_snr=min_snr)
-        if hypotheses[0].sigma_px < LEAST_SIGMA:
-            continue
-        try:
-            lattice = _best_lattice(prepared, copy, hypotheses, given, min_snr, min_explained)
-        except PatternRefusedError:
-            return None
-        open_ = np.linalg.norm(lattice.g1_px) >= LEAST_SPACING * factor
-        return lattice if open_ and lattice.log_nfa < _BOLD_LOG_NFA else None
-    return None
-
-
-def _best_lattice(
-    prepared: PreparedImage,
-    copy: PreparedImage,
-    hypotheses: list[SpotList],
-    given: DirectBeam | None,
-    min_snr: float,
-    min_explained: float,
-) -> SpotLattice:
-    """Return the lattice that chance explains worst, over the sizes that the spots of a copy, or of the pattern itself, may have.
-
-    Where none is beyond doubt, spots are looked for with less caution too: lattices are rough themselves, and hide their
-    weaker spots from a search that takes roughness for noise. There, and where the spots are broad, discs are looked for.
-    """
-    best, refusal = _most_certain(hypotheses, copy.binning, given, prepared, min_explained)
-    doubt = best is None or best.log_nfa > CERTAIN_LOG_NFA or best.n_spots < _MOST_SPOTS * len(best.spots)
-    broad = max(spots.sigma_px for spots in hypotheses) > _BROAD
-    if doubt or broad:
-        seen_in = compressed(copy)
-        bold = disc_hypotheses(copy, seen_in, min_snr=min_snr)
-        if doubt:
-            bold += spot_hypotheses(copy, min_snr=min_snr, rough=False, seen_in=seen_in)
-        other, _ = _most_certain(bold, copy.binning, given, prepared, min_explained)
-        # more tries make more lattices by chance
-        if other is not None and other.log_nfa < min(_BOLD_LOG_NFA, 0.0 if best is None else best.log_nfa):
-            best = other
-    if best is None:
-        raise refusal
-    return best
-
-
-def _most_certain(
-    hypotheses: list[SpotList],
-    factor: int,
-    given: DirectBeam | None,
-    prepared: PreparedImage,
-    min_explained: float,
-) -> tuple[SpotLattice | None, PatternRefusedError | None]:
-    """Return the lattice that chance explains worst, in the frame, and the first refusal."""
-    best: SpotLattice | None = None
-    refusal: PatternRefusedError | None = None
-    for spots in hypotheses:
-        try:
-            in_frame = spots_of_frame(spots, factor)
-            lattice = fit_lattice(
-                in_frame, given, centre_rc=prepared.halo_rc, min_explained=min_explained, min_rows=2
-            )
-            require_rows(prepared, lattice)
-            require_occupancy(prepared, lattice)
-        except PatternRefusedError as error:
-            refusal = refusal or error
-        else:
-            best = lattice if best is None or lattice.log_nfa < best.log_nfa else best
-    return best, refusal
+def _beams_without_lattice(
+    pattern: DiffractionPattern, prepared: PreparedImage, spots: SpotList
+) -> list[DirectBeam]:
+    """Return where the direct beam may be by bright spots, inversion and halo, each place once."""
+    beams = [
+        find_direct_beam(pattern, spots, method=method, prepared=prepared) for method in ("auto", "inversion")
+    ]
+    if prepared.halo_rc is not None:
+        beams.append(DirectBeam(prepared.halo_rc, beams[0].score, "auto"))
+    return [
+        beam
+        for k, beam in enumerate(beams)
+        if all(np.linalg.norm(beam.rc - other.rc) > _SAME_PLACE for other in beams[:k])
+    ]
 
 
 def _check_beam(beam_rc: Sequence[float] | np.ndarray) -> DirectBeam:

@@ -116,7 +116,8 @@ def fit_lattice(
     distance = np.linalg.norm(spots.rc - middle, axis=1)
     fit = _first_fit(spots, distance, max_log_nfa, None if beam is None else middle)
     if fit is None or fit.log_nfa > max_log_nfa:
-        if beam is not None:
+        if beam is not None and beam.method == "given":
+            # the user wants to know how far off it is
             beside = _first_fit(spots, distance, max_log_nfa, None)
             if beside is not None and beside.log_nfa <= max_log_nfa:
                 raise beam_beside(beside_nodes(middle, beside))

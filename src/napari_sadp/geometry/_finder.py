@@ -1,0 +1,178 @@
+"""Which of the lattices that a pattern may show is the best: over copies in larger pixels, sizes of spots, and care in finding them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_sadp.errors import PatternRefusedError
+from napari_sadp.geometry._checks import require_occupancy, require_rows
+from napari_sadp.geometry._coarse import LEAST_SIGMA, LEAST_SPACING, coarse_factors, coarser, spots_of_frame
+from napari_sadp.geometry._search import CERTAIN_LOG_NFA
+from napari_sadp.geometry.background import compressed
+from napari_sadp.geometry.discs import disc_hypotheses
+from napari_sadp.geometry.lattice import fit_lattice
+from napari_sadp.geometry.spots import spot_hypotheses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_sadp.geometry.background import PreparedImage
+    from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
+
+#: Largest logarithm of the number of false alarms of a lattice of spots that were looked for with less caution.
+_BOLD_LOG_NFA = -4.0
+#: Size of spots that may be discs [px].
+_BROAD = 2.5
+#: Share of the spots that a lattice beyond doubt holds.
+_MOST_SPOTS = 0.7
+
+
+@dataclass
+class LatticeFinder:
+    """Finds the lattice of a pattern, or one through a place; spots are looked for once.
+
+    Parameters
+    ----------
+    prepared : PreparedImage
+        The pattern.
+    min_snr : float
+        Smallest signal to noise ratio of a spot.
+    min_explained : float
+        Smallest share of the spots that must lie on one lattice.
+    """
+
+    prepared: PreparedImage
+    min_snr: float
+    min_explained: float
+    _found: dict[tuple[str, int], list[SpotList]] = field(default_factory=dict, repr=False)
+
+    @property
+    def most_spots(self) -> int:
+        """Most spots that were found so far in any one way."""
+        return max((len(spots) for lists in self._found.values() for spots in lists), default=0)
+
+    def find(self, beam: DirectBeam | None = None) -> SpotLattice:
+        """Return the lattice, through a direct beam if that is known.
+
+        Parameters
+        ----------
+        beam : DirectBeam, optional
+            The direct beam.
+
+        Returns
+        -------
+        SpotLattice
+            From a copy in larger pixels where that is beyond doubt.
+
+        Raises
+        ------
+        PatternRefusedError
+            If there is none; it holds the spots.
+        """
+        lattice = self._in_copy(beam)
+        if lattice is not None and lattice.log_nfa <= CERTAIN_LOG_NFA:
+            return lattice
+        try:
+            other = self._best(1, beam)
+        except PatternRefusedError as error:
+            if lattice is None:
+                error.spots = self._cautious(1)[0]
+                raise
+            return lattice
+        return other if lattice is None or other.log_nfa < lattice.log_nfa else lattice
+
+    def through(self, beam: DirectBeam) -> SpotLattice | None:
+        """Return a lattice through a direct beam that was found without one, None unless chance hardly makes one as good.
+
+        Parameters
+        ----------
+        beam : DirectBeam
+            The direct beam.
+        """
+        try:
+            lattice = self.find(beam)
+        except PatternRefusedError:
+            return None
+        return lattice if lattice.log_nfa < _BOLD_LOG_NFA else None
+
+    def _in_copy(self, beam: DirectBeam | None) -> SpotLattice | None:
+        """Return the lattice from a copy in larger pixels, None unless its spots are large and chance hardly makes one as good."""
+        for factor in coarse_factors(self.prepared.mask.shape):
+            if self._cautious(factor)[0].sigma_px < LEAST_SIGMA:
+                continue
+            try:
+                lattice = self._best(factor, beam)
+            except PatternRefusedError:
+                return None
+            open_ = np.linalg.norm(lattice.g1_px) >= LEAST_SPACING * factor
+            return lattice if open_ and lattice.log_nfa < _BOLD_LOG_NFA else None
+        return None
+
+    def _best(self, factor: int, beam: DirectBeam | None) -> SpotLattice:
+        """Return the lattice that chance explains worst, over the sizes that the spots of a copy may have.
+
+        Where none is beyond doubt, spots are looked for with less caution too: lattices are rough themselves, and hide their
+        weaker spots from a search that takes roughness for noise. There, and where the spots are broad, discs are looked for.
+        """
+        cautious = self._cautious(factor)
+        best, refusal = self._most_certain(cautious, factor, beam)
+        doubt = best is None or best.log_nfa > CERTAIN_LOG_NFA or best.n_spots < _MOST_SPOTS * len(best.spots)
+        if doubt or max(spots.sigma_px for spots in cautious) > _BROAD:
+            bold = self._discs(factor) + (self._bold(factor) if doubt else [])
+            other, _ = self._most_certain(bold, factor, beam)
+            # more tries make more lattices by chance
+            least = min(_BOLD_LOG_NFA, 0.0 if best is None else best.log_nfa)
+            if other is not None and other.log_nfa < least:
+                best = other
+        if best is None:
+            raise refusal
+        return best
+
+    def _most_certain(
+        self, hypotheses: list[SpotList], factor: int, beam: DirectBeam | None
+    ) -> tuple[SpotLattice | None, PatternRefusedError | None]:
+        """Return the lattice that chance explains worst, in the frame, and the first refusal."""
+        best: SpotLattice | None = None
+        refusal: PatternRefusedError | None = None
+        for spots in hypotheses:
+            try:
+                lattice = fit_lattice(
+                    spots_of_frame(spots, factor),
+                    beam,
+                    centre_rc=self.prepared.halo_rc,
+                    min_explained=self.min_explained,
+                    min_rows=2,
+                )
+                require_rows(self.prepared, lattice)
+                require_occupancy(self.prepared, lattice)
+            except PatternRefusedError as error:
+                refusal = refusal or error
+            else:
+                best = lattice if best is None or lattice.log_nfa < best.log_nfa else best
+        return best, refusal
+
+    def _once(
+        self, kind: str, factor: int, look: Callable[[PreparedImage], list[SpotList]]
+    ) -> list[SpotList]:
+        """Return spots of a copy, looked for when they are first asked for."""
+        if (kind, factor) not in self._found:
+            self._found[kind, factor] = look(coarser(self.prepared, factor))
+        return self._found[kind, factor]
+
+    def _cautious(self, factor: int) -> list[SpotList]:
+        return self._once("cautious", factor, lambda copy: spot_hypotheses(copy, min_snr=self.min_snr))
+
+    def _discs(self, factor: int) -> list[SpotList]:
+        return self._once(
+            "discs", factor, lambda copy: disc_hypotheses(copy, compressed(copy), min_snr=self.min_snr)
+        )
+
+    def _bold(self, factor: int) -> list[SpotList]:
+        return self._once(
+            "bold",
+            factor,
+            lambda copy: spot_hypotheses(copy, min_snr=self.min_snr, rough=False, seen_in=compressed(copy)),
+        )
