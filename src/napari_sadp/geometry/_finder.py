@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 #: Largest logarithm of the number of false alarms of a lattice of spots that were looked for with less caution.
 _BOLD_LOG_NFA = -4.0
+#: The same where the spots show no lattice, but through one of several places that may be the direct beam; of simulated
+#: patterns whose lattices are less certain three in four are wrong.
+_ALONE_LOG_NFA = -9.0
 #: Size of spots that may be discs [px].
 _BROAD = 2.5
 #: Share of the spots that a lattice beyond doubt holds.
@@ -84,19 +87,21 @@ class LatticeFinder:
             return lattice
         return other if lattice is None or other.log_nfa < lattice.log_nfa else lattice
 
-    def through(self, beam: DirectBeam) -> SpotLattice | None:
+    def through(self, beam: DirectBeam, *, alone: bool) -> SpotLattice | None:
         """Return a lattice through a direct beam that was found without one, None unless chance hardly makes one as good.
 
         Parameters
         ----------
         beam : DirectBeam
             The direct beam.
+        alone : bool
+            Whether there is no lattice elsewhere: then this one must be more certain.
         """
         try:
             lattice = self.find(beam)
         except PatternRefusedError:
             return None
-        return lattice if lattice.log_nfa < _BOLD_LOG_NFA else None
+        return lattice if lattice.log_nfa < (_ALONE_LOG_NFA if alone else _BOLD_LOG_NFA) else None
 
     def _in_copy(self, beam: DirectBeam | None) -> SpotLattice | None:
         """Return the lattice from a copy in larger pixels, None unless its spots are large and chance hardly makes one as good."""

@@ -155,7 +155,8 @@ def _lattice_and_beam(
         if finder.most_spots < MIN_SPOTS:
             raise
         found = [
-            (finder.through(beam), beam) for beam in _beams_without_lattice(pattern, prepared, error.spots)
+            (finder.through(beam, alone=True), beam)
+            for beam in _beams_without_lattice(pattern, prepared, error.spots)
         ]
         found = [(lattice, beam) for lattice, beam in found if lattice is not None]
         if not found:
@@ -163,7 +164,7 @@ def _lattice_and_beam(
         return min(found, key=lambda pair: pair[0].log_nfa)
     beam = find_direct_beam(pattern, lattice.spots, method="lattice", lattice=lattice, prepared=prepared)
     beside = beam_beside_lattice(prepared, lattice, beam)
-    through = None if beside is None else finder.through(beside)
+    through = None if beside is None else finder.through(beside, alone=False)
     return (lattice, beam) if through is None else (through, beside)
 
 
