@@ -7,7 +7,7 @@ import gc
 import numpy as np
 import pytest
 
-from napari_sadp.geometry import analyse as analysis
+from napari_sadp.geometry import _finder
 from napari_sadp.geometry._coarse import _COPIES, coarse_factors, coarser, factor_for, to_copy
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.background import prepare_image
@@ -78,7 +78,7 @@ def test_the_copy_gives_the_lattice_of_the_frame(truth, monkeypatch):
     pattern = DiffractionPattern(frame(truth))
     fast = analyse_pattern(pattern)
     assert len(coarse_factors(pattern.shape)) == 2
-    monkeypatch.setattr(analysis, "coarse_factors", lambda shape: [])
+    monkeypatch.setattr(_finder, "coarse_factors", lambda shape: [])
     slow = analyse_pattern(pattern)
     for one, other in (
         (fast.lattice.g1_px, slow.lattice.g1_px),
@@ -112,8 +112,8 @@ def test_nodes_have_their_intensity_whatever_the_pixels(truth):
 def test_sharp_spots_are_looked_for_in_the_frame_itself(truth, monkeypatch):
     pattern = DiffractionPattern(frame(truth, sigma=1.0))
     asked = []
-    find = analysis.spot_hypotheses
-    monkeypatch.setattr(analysis, "spot_hypotheses", lambda p, **k: asked.append(p.binning) or find(p, **k))
+    find = _finder.spot_hypotheses
+    monkeypatch.setattr(_finder, "spot_hypotheses", lambda p, **k: asked.append(p.binning) or find(p, **k))
     found = analyse_pattern(pattern)
     assert asked[-1] == 1
     assert found.spots.sigma_px == pytest.approx(1.0, rel=0.15)
