@@ -51,6 +51,7 @@ class LatticeFinder:
     min_snr: float
     min_explained: float
     _found: dict[tuple[str, int], list[SpotList]] = field(default_factory=dict, repr=False)
+    _seen_in: dict[int, PreparedImage] = field(default_factory=dict, repr=False)
 
     @property
     def most_spots(self) -> int:
@@ -172,12 +173,21 @@ class LatticeFinder:
 
     def _discs(self, factor: int) -> list[SpotList]:
         return self._once(
-            "discs", factor, lambda copy: disc_hypotheses(copy, compressed(copy), min_snr=self.min_snr)
+            "discs",
+            factor,
+            lambda copy: disc_hypotheses(copy, self._compressed(factor), min_snr=self.min_snr),
         )
 
     def _bold(self, factor: int) -> list[SpotList]:
         return self._once(
             "bold",
             factor,
-            lambda copy: spot_hypotheses(copy, min_snr=self.min_snr, rough=False, seen_in=compressed(copy)),
+            lambda copy: spot_hypotheses(
+                copy, min_snr=self.min_snr, rough=False, seen_in=self._compressed(factor)
+            ),
         )
+
+    def _compressed(self, factor: int) -> PreparedImage:
+        if factor not in self._seen_in:
+            self._seen_in[factor] = compressed(coarser(self.prepared, factor))
+        return self._seen_in[factor]

@@ -16,6 +16,7 @@ from skimage.transform import downscale_local_mean
 
 from napari_sadp._validate import check_option
 from napari_sadp.geometry._local import block_quantile, radial_quantile
+from napari_sadp.geometry._search import index_spots
 from napari_sadp.geometry.background import PreparedImage, prepare_image
 from napari_sadp.geometry.nodes import inversion_agreement
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
@@ -171,8 +172,7 @@ def beam_beside_lattice(prepared: PreparedImage, lattice: SpotLattice, beam: Dir
     """
     spots, basis = lattice.spots, np.stack([lattice.g1_px, lattice.g2_px])
     points = _loose_candidates(prepared, spots)
-    step = (points - beam.rc) @ np.linalg.inv(basis)
-    miss = np.linalg.norm((step - np.round(step)) @ basis, axis=1)
+    _, miss = index_spots(points, beam.rc, basis)
     reach = _reach(spots, lattice)
     points = points[miss > max(reach, 4.0)]
     if not len(points):
