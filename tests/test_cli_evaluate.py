@@ -47,6 +47,9 @@ def test_a_report_of_everything(short, tmp_path, weights_file, capsys):
     compared = next((tmp_path / "rows").glob("aligned test *.csv"))
     assert compared.read_text() == (tmp_path / "rows" / "aligned.csv").read_text()
     text = (tmp_path / "README.md").read_text()
+    assert "**Training may have known these structures**" in text  # the card has no record
+    assert "test.safetensors --compare test.safetensors --patterns 20" in text
+    assert str(tmp_path) not in text
     for part in (
         "network alone",
         "camera frame",

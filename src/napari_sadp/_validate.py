@@ -69,6 +69,64 @@ def check_range(
     return float(value)
 
 
+def check_integer(name: str, value: object, low: int, high: int) -> int:
+    """Return `value`, or raise `ValueError` if it is no integer from `low` to `high`.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parameter, for the message.
+    value : int
+        What the caller gave; a float without a fraction counts.
+    low, high : int
+        Bounds, inclusive.
+
+    Returns
+    -------
+    int
+        The checked value.
+
+    Raises
+    ------
+    ValueError
+        If the value is outside the range or no integer.
+    """
+    whole = isinstance(value, Real) and not isinstance(value, bool) and float(value).is_integer()
+    if not whole or not low <= value <= high:
+        raise ValueError(f"{name} is {value!r}, expected an integer from {low} to {high}")
+    return int(value)
+
+
+def check_file_name(name: str, value: str) -> str:
+    """Return `value`, or raise `ValueError` if no file can be called so on every system.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parameter, for the message.
+    value : str
+        What the caller gave, without a folder.
+
+    Returns
+    -------
+    str
+        The checked value.
+
+    Raises
+    ------
+    ValueError
+        If it is empty, hidden, or holds a sign that some system does not allow.
+    """
+    if (
+        not isinstance(value, str)
+        or not value
+        or value.startswith(".")
+        or any(s in value for s in '/\\:*?"<>|')
+    ):
+        raise ValueError(f"{name} is {value!r}, expected one that a file can have")
+    return value
+
+
 def check_zone_axis(zone: object) -> tuple[int, int, int]:
     """Return a zone axis [u, v, w] as coprime integers.
 

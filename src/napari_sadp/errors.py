@@ -52,6 +52,8 @@ class PatternRefusedError(SadpError):
         The direct beam, if it was found before the refusal.
     spots : SpotList, optional
         The spots, if they were found before the refusal.
+    notes : tuple of str
+        What was decided about the pattern before the refusal, such as masks.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class PatternRefusedError(SadpError):
         *,
         beam: DirectBeam | None = None,
         spots: SpotList | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         if reason not in REFUSAL_REASONS:
             raise ValueError(f"reason is {reason!r}, expected one of {', '.join(REFUSAL_REASONS)}")
@@ -69,6 +72,7 @@ class PatternRefusedError(SadpError):
         self.detail = detail
         self.beam = beam
         self.spots = spots
+        self.notes = notes
 
 
 class StructureError(SadpError):

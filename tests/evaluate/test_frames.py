@@ -9,14 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_sadp.dataset.crystals import is_held_out, structure_type
+from napari_sadp.dataset.crystals import TrainedOn, is_held_out, structure_type
 from napari_sadp.dataset.outliers import SHAPE_MARGIN
 from napari_sadp.errors import PatternRefusedError, UnreadableFileError
 from napari_sadp.evaluate import foreign
 from napari_sadp.evaluate.foreign import FOREIGN_KINDS, foreign_frame, lattice_shape, random_crystal
 from napari_sadp.evaluate.frames import ARTICLE, CONDITIONS, SWEEPS, Acquired, acquire, visible_class
 from napari_sadp.evaluate.rows import RowStore, column
-from napari_sadp.evaluate.structures import deal_structures, held_out_structures
+from napari_sadp.evaluate.structures import PACKAGE_ALONE, deal_structures, held_out_structures
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.simulation.catalogue import find_structure, load_catalogue
@@ -82,10 +82,8 @@ def test_structures_are_held_out(scheme):
     }
     assert all(item.new_type == (structure_type(by_key[item.key]) not in trained) for item in found)
     assert any(item.new_type for item in found)
-    by_type = held_out_structures(scheme, "type")
+    by_type = held_out_structures(scheme, [TrainedOn("type")])
     assert all(item.new_type for item in by_type)
-    with pytest.raises(ValueError, match="split is 'colour'"):
-        held_out_structures(scheme, "colour")
 
 
 def test_structures_of_ones_own_are_held_out_unless_training_knew_them(scheme, tmp_path):
@@ -118,12 +116,12 @@ def test_structures_of_ones_own_are_held_out_unless_training_knew_them(scheme, t
         )
     path = tmp_path / "own.json.gz"
     path.write_bytes(gzip.compress(json.dumps(entries).encode()))
-    bundled, more = held_out_structures(scheme), held_out_structures(scheme, "formula", str(path))
+    bundled, more = held_out_structures(scheme), held_out_structures(scheme, PACKAGE_ALONE, str(path))
     new = {item.key for item in more} - {item.key for item in bundled}
     assert new == {"TiU own-1", "Xe own-2", "Pm own-3"}
     assert {item.key for item in bundled} < {item.key for item in more}
     assert not any(item.new_type for item in more if item.key in new)
-    assert not {item.key for item in held_out_structures(scheme, "type", str(path))} & new
+    assert not {item.key for item in held_out_structures(scheme, [TrainedOn("type")], str(path))} & new
 
 
 def test_structures_are_dealt_in_turn(scheme):

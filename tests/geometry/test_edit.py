@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from napari_sadp.errors import PatternRefusedError
+from napari_sadp.geometry._finder import SpotsGiven
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.background import prepare_image
 from napari_sadp.geometry.edit import Edits, analyse_edited, lattice_from_basis, measure_spots
@@ -101,6 +102,27 @@ def test_a_deleted_spot_is_neither_fitted_nor_measured(pattern, found):
     row, col = np.round(found.spots.rc[number]).astype(int)
     assert ours.image[row, col] == 0 < found.image[row, col]
     assert "spots deleted by the user: 1" in ours.notes
+
+
+def test_a_lattice_that_the_direct_beam_alone_shows_outlives_a_deleted_spot(pattern, found, monkeypatch):
+    """The analysis looks for a lattice through the direct beam where the spots alone show none; so must what follows an edit."""
+    find, tried = SpotsGiven.find, []
+
+    def through_a_beam_only(self, beam=None):
+        tried.append(beam)
+        if beam is None:
+            raise PatternRefusedError("no lattice", "the spots alone show none", spots=self.spots)
+        return find(self, beam)
+
+    monkeypatch.setattr(SpotsGiven, "find", through_a_beam_only)
+    ours = analyse_edited(pattern, without_spot(found, farthest(found)))
+    assert tried[0] is None
+    assert ours.lattice.g1_px == pytest.approx(found.lattice.g1_px, abs=0.3)
+    assert ours.beam.rc == pytest.approx(found.beam.rc, abs=0.3)
+    # the user's own beam is the only one that is tried
+    del tried[:]
+    analyse_edited(pattern, replace(without_spot(found, farthest(found)), beam_rc=found.beam.rc))
+    assert [beam.method for beam in tried] == ["given"]
 
 
 def test_a_false_spot_no_longer_pulls_the_lattice(pattern, found):

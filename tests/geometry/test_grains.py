@@ -7,7 +7,7 @@ import pytest
 
 from napari_sadp.geometry.grains import leftover_spots
 from napari_sadp.geometry.lattice import fit_lattice
-from napari_sadp.geometry.results import DirectBeam, SpotList
+from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
 from napari_sadp.identify._pattern import combine_none, leftover_log_odds
 
 BASIS = np.array([[24.0, 3.0], [-4.0, 30.0]])
@@ -85,3 +85,15 @@ def test_a_ring_of_weak_spots_does_not_outvote_a_few_strong_ones(shift, seed):
     change = np.stack([found.g1_px, found.g2_px]) @ np.linalg.inv(square)
     assert np.abs(change - np.round(change)).max() < 0.03
     assert abs(np.linalg.det(change)) == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_a_lattice_placed_by_hand_may_hold_no_spot(n):
+    """Where it says that nodes are, nothing is: all spots there are lie beside it."""
+    spots = SpotList(
+        CENTRE + 0.4 * BASIS[0] + net(BASIS, 1)[:n] - CENTRE, np.full(n, 10.0), np.full(n, 9.0), 1.5
+    )
+    nodes = np.zeros((n, 2), int)
+    lattice = SpotLattice(CENTRE, *BASIS, np.eye(4), 0.0, spots, nodes, np.zeros(n, bool))
+    found = leftover_spots(lattice)
+    assert (found.share, found.n_spots, found.basis) == (1.0 if n else 0.0, n, None)

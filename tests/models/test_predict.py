@@ -83,6 +83,8 @@ def test_views_of_an_aligned_image():
     batch = torch.rand(2, 1, 24, 24)
     assert [len(image_views(batch, v, "aligned")) for v in predict.VIEWS] == [1, 4, 12]
     assert [len(image_views(batch, v, "article")) for v in predict.VIEWS] == [1, 4, 8]
+    # the shortest vector of nodes that are drawn anew lies along the rows: never turned
+    assert [len(image_views(batch, v, "rendered")) for v in predict.VIEWS] == [1, 4, 4]
     with pytest.raises(ValueError, match="views is 'some'"):
         image_views(batch, "some", "aligned")
     # the eight of an image that lies anyhow are those of a square, whichever of them comes in

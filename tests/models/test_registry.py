@@ -60,6 +60,17 @@ def test_added_found_by_name_used_and_removed(trained, own_folder):
     assert sorted(path.name for path in own_folder.iterdir()) == ["other.json", "other.safetensors"]
 
 
+def test_a_network_of_ones_own_may_be_replaced(trained, own_folder):
+    add_weights(trained, "mine")
+    before = (own_folder / "mine.json").stat().st_mtime_ns
+    with pytest.raises(ValueError, match="name is 'mine', which there is already"):
+        add_weights(trained, "mine")
+    add_weights(trained, "mine", replace=True)
+    assert (own_folder / "mine.json").stat().st_mtime_ns > before
+    with pytest.raises(ValueError, match=f"name is '{BUNDLED}', which there is already"):
+        add_weights(trained, BUNDLED, replace=True)
+
+
 def test_what_cannot_be_used_is_not_taken_in(trained, tmp_path, own_folder):
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(trained.read_bytes()[:-100])

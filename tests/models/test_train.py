@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -14,12 +16,22 @@ from napari_sadp.dataset.config import DatasetConfig
 from napari_sadp.dataset.disk_stream import DiskStream
 from napari_sadp.dataset.read import open_dataset
 from napari_sadp.errors import CheckpointError
+from napari_sadp.geometry.analyse import analyse_pattern
+from napari_sadp.geometry.conversions import convert_pattern
+from napari_sadp.identify._pattern import classify_geometry
+from napari_sadp.labels.scheme import build_scheme
+from napari_sadp.models import sources
 from napari_sadp.models import train as trainer
 from napari_sadp.models.architectures import ARCHITECTURES
+from napari_sadp.models.predict import load_classifier
 from napari_sadp.models.recipe import TrainConfig, load_recipe, shipped_recipes
+from napari_sadp.models.registry import BUNDLED, WEIGHTS_VARIABLE
 from napari_sadp.models.resnet import build_resnet, load_imagenet
+from napari_sadp.models.run import TrainingRun
 from napari_sadp.models.train import train
 from napari_sadp.models.weights import load_weights, read_card
+from napari_sadp.models.workers import Workers
+from napari_sadp.samples import simulated_sample
 
 SMALL = {
     "groups": (225, 229),
@@ -41,6 +53,11 @@ def config(**changes):
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     return folder, list(train(config(), folder))
+
+
+@pytest.fixture(scope="module")
+def silicon_geometry():
+    return analyse_pattern(simulated_sample("Si", 227, (0, 1, 1), seed=3))
 
 
 def test_a_run_ends_with_weights_that_load(finished):
@@ -80,6 +97,28 @@ def test_a_run_starts_from_the_weights_of_another(finished, tmp_path):
     recipe = read_card(steps[-1].weights).recipe
     assert recipe["images_before"] == finished[1][-1].samples
     assert weights.name in recipe["initial"]
+
+
+def test_a_run_starts_from_a_network_by_its_name(finished, tmp_path, monkeypatch):
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(finished[0]))
+    *_, last = train(config(initial="tiny"), tmp_path)
+    assert read_card(last.weights).recipe["initial"].startswith("tiny.safetensors, sha256")
+    with pytest.raises(CheckpointError, match=r"no network of that name: .*tiny"):
+        list(train(config(initial="tinier"), tmp_path / "other"))
+
+
+@pytest.mark.parametrize("conversion", ["article", "rendered"])
+def test_a_run_on_the_images_of_a_conversion(conversion, tmp_path, silicon_geometry):
+    *_, last = train(config(conversion=conversion, outlier_images=10, groups=(225, 227)), tmp_path)
+    network = load_classifier(last.weights, "cpu", views="turns")
+    assert network.card.conversion == conversion
+    # nodes that are drawn anew tell nothing of what else is in a pattern
+    assert (network.outliers is None) == (conversion == "rendered")
+    image = network.training_image(silicon_geometry)
+    assert image.tolist() == convert_pattern(silicon_geometry, conversion, size=32).data.tolist()
+    result = classify_geometry(silicon_geometry, network)
+    assert result.used
+    assert result.network.sum() == pytest.approx(1.0)
 
 
 def test_the_best_weights_are_kept(finished, tmp_path, monkeypatch):
@@ -182,11 +221,87 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         ({"outlier_images": 3}, "outlier_images is 3, expected 0"),
         ({"split": "colour"}, "split is 'colour', expected one of 'formula', 'type'"),
         ({"precision": "quarter"}, "precision"),
+        ({"conversion": "drawn"}, "conversion is 'drawn', expected one of 'aligned', 'article', 'rendered'"),
+        ({"seed": -1}, "seed is -1, expected an integer from 0"),
+        ({"size": 96.5}, "size is 96.5, expected an integer from 32 to 1024"),
+        ({"batch_size": True}, "batch_size is True"),
+        ({"name": "a/b"}, "name is 'a/b', expected one that a file can have"),
+        ({"name": "best"}, "name is 'best', expected one that no file of a run folder has"),
+        ({"checkpoint_minutes": 0}, "checkpoint_minutes is 0"),
+        ({"groups": ()}, r"groups is \(\), expected cubic space groups"),
+        ({"groups": (225, 12)}, "groups is 12, expected an integer from 195 to 230"),
+        ({"groups": (225, 225)}, "expected each one once"),
+        ({"dynamical_nm": 20}, "dynamical_nm is 20, expected two thicknesses"),
+        ({"dynamical_nm": (20,)}, "dynamical_nm is"),
     ],
 )
 def test_wrong_settings_are_named(change, match):
     with pytest.raises(ValueError, match=match):
         config(**change)
+
+
+def test_settings_that_mean_the_same_are_the_same(tmp_path):
+    assert config(groups=(229, 225), size=32.0, dynamical_nm=[]) == config()
+    (tmp_path / "a.toml").write_text("[data]\ndynamical_nm = []\n")
+    assert load_recipe(tmp_path / "a.toml").dynamical_nm is None
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ((195, 225), "groups holds 195, for which the catalogue has no structure to train on"),
+        ((208,), "groups holds 208, for which the catalogue has no structure that is held out"),
+    ],
+)
+def test_groups_that_cannot_be_learnt_are_named(groups, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        list(train(config(groups=groups), tmp_path))
+    # nothing is left that the next run would stumble on
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_a_run_goes_on_without_the_weights_it_started_from(finished, tmp_path):
+    start = tmp_path / "start.safetensors"
+    for suffix in (".safetensors", ".json"):
+        start.with_suffix(suffix).write_bytes(finished[1][-1].weights.with_suffix(suffix).read_bytes())
+    run = train(config(initial=str(start)), tmp_path / "run")
+    for step in run:
+        if step.stage == "train":
+            break
+    run.close()
+    start.unlink()
+    start.with_suffix(".json").unlink()
+    *_, last = train(config(initial=str(start)), tmp_path / "run", resume=True)
+    recipe = read_card(last.weights).recipe
+    assert recipe["initial"].startswith("start.safetensors, sha256")
+    assert recipe["images_before"] == finished[1][-1].samples
+
+
+def test_a_run_does_not_go_on_with_structures_of_another_catalogue(tmp_path, monkeypatch):
+    """Its card could no longer say which structures it may have seen."""
+    *_, last = train(config(), tmp_path)
+    assert read_card(last.weights).recipe["trained_on"] == [{"split": "formula", "own": ""}]
+    monkeypatch.setattr(sources, "own_catalogue_sha256", lambda: "ab" * 32)
+    with pytest.raises(CheckpointError, match="own catalogue none; this run has formula, abababababab"):
+        list(train(config(samples=64), tmp_path, resume=True))
+
+
+def test_what_the_initial_weights_saw_is_remembered(finished, tmp_path):
+    card = read_card(finished[1][-1].weights)
+    start = tmp_path / "start.safetensors"
+    start.write_bytes(finished[1][-1].weights.read_bytes())
+    content = asdict(card)
+    content["recipe"]["trained_on"] = [{"split": "type", "own": ""}]
+    start.with_suffix(".json").write_text(json.dumps(content))
+    *_, last = train(config(initial=str(start)), tmp_path / "run")
+    known = read_card(last.weights).recipe["trained_on"]
+    assert known == [{"split": "type", "own": ""}, {"split": "formula", "own": ""}]
+
+
+def test_processes_without_a_common_folder_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(Workers, "agree", lambda *_: False)
+    with pytest.raises(CheckpointError, match="expected one folder that all machines share"):
+        next(train(config(), tmp_path))
 
 
 @pytest.mark.slow
@@ -211,7 +326,7 @@ def test_a_killed_run_goes_on(tmp_path):
 
 def test_shipped_recipes():
     gpu = tuple(sorted(f"gpu_{name}" for name in ARCHITECTURES))
-    assert shipped_recipes() == ("article", "default", *gpu)
+    assert shipped_recipes() == ("article", "default", *gpu, "rendered")
     for name in ARCHITECTURES:
         recipe = load_recipe(f"gpu_{name}")
         assert (recipe.architecture, recipe.minutes, recipe.precision) == (name, 10, "half")
@@ -221,6 +336,8 @@ def test_shipped_recipes():
     assert (article.optimiser, article.learning_rate, article.momentum) == ("sgd", 1e-3, 0.9)
     assert (article.size, article.architecture, article.initial) == (224, "resnet101", "imagenet")
     assert load_recipe("default", seed=3) == TrainConfig(seed=3)
+    rendered = load_recipe("rendered")
+    assert (rendered.conversion, rendered.initial, rendered.outlier_images) == ("rendered", BUNDLED, 0)
 
 
 @pytest.mark.parametrize(
@@ -302,8 +419,44 @@ def test_imagenet_weights_without_a_network_say_what_to_do(monkeypatch, tmp_path
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(CheckpointError, match=r"cannot download .*resnet18.*copy it to"):
+    with pytest.raises(CheckpointError, match=r"cannot download .*resnet18.*from a copy of that file"):
         load_imagenet(build_resnet("resnet18", 5), "resnet18")
+
+
+def test_imagenet_weights_come_from_a_file_too(monkeypatch, tmp_path):
+    import torchvision.models as tvm
+
+    torch.manual_seed(0)
+    coloured = tvm.resnet18().state_dict()
+    torch.save(coloured, tmp_path / "resnet18-0.pth")
+    network = build_resnet("resnet18", 5)
+    load_imagenet(network, "resnet18", tmp_path / "resnet18-0.pth")
+    assert torch.equal(network.layer4[1].conv2.weight, coloured["layer4.1.conv2.weight"])
+    run = TrainingRun(config(initial=str(tmp_path / "resnet18-0.pth")), build_scheme((225, 229)), tmp_path)
+    assert torch.equal(run.network.layer4[1].conv2.weight, coloured["layer4.1.conv2.weight"])
+    assert run.origin == {"initial": "resnet18-0.pth", "images_before": 0, "trained_on": []}
+    with pytest.raises(CheckpointError, match=r"resnet18-0\.pth are not those of resnet34"):
+        load_imagenet(build_resnet("resnet34", 5), "resnet34", tmp_path / "resnet18-0.pth")
+    with pytest.raises(CheckpointError, match=r"expected a readable file of torchvision's weights"):
+        load_imagenet(build_resnet("resnet18", 5), "resnet18", tmp_path / "missing.pth")
+
+
+class _Harmful:
+    def __reduce__(self):
+        return os.mkdir, ("harm_was_done",)
+
+
+@pytest.mark.parametrize("content", ["pickle", "page"])
+def test_a_file_with_something_else_in_it_is_refused_and_not_run(content, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "resnet18-0.pth"
+    if content == "pickle":
+        torch.save({"conv1.weight": _Harmful()}, path)
+    else:
+        path.write_text("<html>not found</html>")
+    with pytest.raises(CheckpointError, match="holds no weights of torchvision"):
+        load_imagenet(build_resnet("resnet18", 5), "resnet18", path)
+    assert not (tmp_path / "harm_was_done").exists()
 
 
 def test_imagenet_weights_see_grey_images_as_they_were(monkeypatch):

@@ -18,8 +18,8 @@ def add_command(commands: Any) -> None:
         "evaluate",
         help="measure a network on structures that it has not seen",
         description="Measure a network, and the whole chain from the camera frame to the space group, on structures that training held "
-        "out, and write a report: Markdown, CSV and PNG. What a folder holds of the same settings is not measured again, so that an "
-        "evaluation that was stopped goes on.",
+        "out, and write a report: Markdown, CSV and PNG. The report says so where the card of the network leaves open what "
+        "training held out. What a folder holds of the same settings is not measured again, so that an evaluation that was stopped goes on.",
     )
     command.add_argument(
         "--out",
@@ -30,8 +30,8 @@ def add_command(commands: Any) -> None:
     command.add_argument("--weights", metavar="WEIGHTS", help="name or file (default: that of the package)")
     command.add_argument(
         "--compare", action="append", default=[], metavar="WEIGHTS",
-        help="another network for the table of architectures; where the folder has its rows already, its card (.json) is enough; may be "
-        "given several times",
+        help="another network for the table of architectures, one that held out the same structures; where the folder has its rows already, "
+        "its card (.json) is enough; may be given several times",
     )  # fmt: skip
     command.add_argument(
         "--patterns", type=int, default=2000, metavar="N",
@@ -43,7 +43,8 @@ def add_command(commands: Any) -> None:
     )  # fmt: skip
     command.add_argument(
         "--catalogue", metavar="FILE",
-        help="a catalogue of more structures, see `napari-sadp catalogue`; those of a composition that training knew are left out",
+        help="a catalogue of more structures, see `napari-sadp catalogue`; those of a composition that training knew are left out, "
+        "and those that it can have drawn from a catalogue of your own",
     )  # fmt: skip
     command.add_argument(
         "--workers", type=int, metavar="N",

@@ -32,11 +32,20 @@ _CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "--size": ("size", {"type": int, "help": "image size in pixels"}),
     "--initial": (
         "initial",
-        {"metavar": "WEIGHTS", "help": "weight file to start from, or imagenet for those of torchvision"},
+        {
+            "metavar": "WEIGHTS",
+            "help": "network to start from, by name or file; imagenet for the weights of torchvision, or a .pth file of them",
+        },
     ),
     "--data": (
         "source",
         {"metavar": "FOLDER", "help": "data set of `napari-sadp dataset` to train on, or stream for none"},
+    ),
+    "--conversion": (
+        "conversion",
+        {
+            "help": "what simulated images look like: aligned, article (turned at random) or rendered (measured nodes drawn anew)"
+        },
     ),
     "--crystals": ("crystals_per_behaviour", {"type": int, "help": "crystals per extinction behaviour"}),
     "--split": ("split", {"help": "hold out structures by formula or by structure type"}),
@@ -81,10 +90,14 @@ def add_command(commands: Any) -> None:
         "--recipe",
         default="default",
         metavar="RECIPE",
-        help="TOML file, or one of the package: default, article for that of Ra et al. 2021, gpu_resnet18 to gpu_resnet152 for ten "
-        "minutes on a GPU (default: %(default)s)",
+        help="TOML file, or one of the package: default, rendered for measured nodes drawn anew, article for that of Ra et al. 2021, "
+        "gpu_resnet18 to gpu_resnet152 for ten minutes on a GPU (default: %(default)s)",
     )
-    command.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")
+    command.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint in the folder, or begin where there is none; machines of one run share the folder",
+    )
     command.add_argument(
         "--workers",
         type=int,

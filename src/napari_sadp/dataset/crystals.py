@@ -7,14 +7,18 @@ exchanged at random: symmetry and extinctions stay, intensities change.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_sadp._validate import check_option
 from napari_sadp.labels.spacegroups import behaviours
-from napari_sadp.simulation.catalogue import CatalogueEntry, load_catalogue
+from napari_sadp.simulation.catalogue import CATALOGUE_VARIABLE, CatalogueEntry, load_catalogue
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
     from napari_sadp.labels.scheme import PatternScheme
@@ -24,6 +28,10 @@ if TYPE_CHECKING:
 VALIDATION_SHARE = 0.15
 #: What decides whether a structure is held out: its formula, or its structure type, so that no relative of it is trained on.
 SPLITS: tuple[str, ...] = ("formula", "type")
+#: What nobody recorded, of a `TrainedOn`.
+UNKNOWN = "unknown"
+#: Structures that are in no catalogue that is known, such as CIFs of a data set.
+ELSEWHERE = "elsewhere"
 _COMMON_ELEMENTS = [
     "Li",
     "Be",
@@ -154,6 +162,51 @@ def is_validation(formula: str) -> bool:
     return int.from_bytes(digest[:4], "big") / 2**32 < VALIDATION_SHARE
 
 
+@dataclass(frozen=True)
+class TrainedOn:
+    """The structures that a training run could draw from, for its card.
+
+    Parameters
+    ----------
+    split : str
+        One of `SPLITS`, ``"seed"`` of a data set that is split by its own seed, or `UNKNOWN`.
+    own : str
+        Structures beside those of the package: empty for none, the sha256 of the user's catalogue, `UNKNOWN` for perhaps such a
+        catalogue, or `ELSEWHERE`.
+
+    Examples
+    --------
+    >>> from napari_sadp.simulation.catalogue import find_structure
+    >>> TrainedOn("formula").may_have_drawn(find_structure("TiC", 225))
+    True
+    """
+
+    split: str
+    own: str = ""
+
+    def may_have_drawn(self, entry: CatalogueEntry, *, of_package: bool = True) -> bool:
+        """Tell whether the run may have been trained on a structure, one of the package or one of the user's."""
+        if not of_package and not self.own:
+            return False
+        # CIFs are split by formula too, but spelled otherwise than in a catalogue
+        if self.split not in SPLITS or (self.own == ELSEWHERE and not of_package):
+            return True
+        return not is_held_out(entry, self.split)
+
+
+def own_catalogue_sha256() -> str:
+    """Return the sha256 of the user's own catalogue, empty if there is none.
+
+    Raises
+    ------
+    StructureError
+        If it cannot be read.
+    """
+    load_catalogue()  # says what is wrong with it
+    own = os.environ.get(CATALOGUE_VARIABLE)
+    return hashlib.sha256(Path(own).read_bytes()).hexdigest() if own else ""
+
+
 def decorate(crystal: Crystal, rng: np.random.Generator) -> Crystal:
     """Return a crystal with its elements exchanged at random and its cell scaled by up to 10 %."""
     kinds = sorted(set(crystal.elements))
@@ -199,6 +252,11 @@ def choose_crystals(
     -------
     list of (behaviour name, Crystal)
         Crystals.
+
+    Raises
+    ------
+    ValueError
+        If a group has no structure to train on, or none of the groups one that is held out.
     """
     pool: dict[str, list[CatalogueEntry]] = {}
     for entry in load_catalogue():
@@ -214,4 +272,17 @@ def choose_crystals(
                 extra = rng.integers(len(entries), size=per_behaviour - len(crystals))
                 crystals += [decorate(entries[i].crystal(), rng) for i in extra]
             chosen += [(behaviour.name, crystal) for crystal in crystals]
+    _require_structures(scheme.groups, {name for name, _ in chosen}, validation=validation)
     return chosen
+
+
+def _require_structures(groups: Sequence[int], found: set[str], *, validation: bool) -> None:
+    """Raise `ValueError` where a network could not learn a group, or could not be measured at all."""
+    missing = [number for number in groups if not any(item.name in found for item in behaviours(number))]
+    if not missing or (validation and len(missing) < len(groups)):
+        return
+    what = "that is held out to validate with" if validation else "to train on"
+    raise ValueError(
+        f"groups holds {', '.join(map(str, missing))}, for which the catalogue has no structure {what}; leave them out, or add "
+        "structures of your own (napari-sadp catalogue)"
+    )

@@ -231,6 +231,19 @@ class PatternStream:
         """Make one image for each row of the library, (n, 1, size, size)."""
         import torch
 
+        centre = beam_position(self.size)
+        scene = self._scene(rows)
+        image, width = self._draw_spots(scene.offset + centre, scene.height)
+        image = self._expose(image, scene.level.clip(1e-4, 1.0), width, self.coarse[rows])
+        axis = torch.arange(self.size, device=self.device, dtype=torch.float32) - centre
+        image = image.masked_fill(scene.cover.hides(axis[:, None], axis), 0.0)
+        gamma = self._uniform(len(rows), *self.imperfections.gamma)[:, None, None]
+        return normalise_image(image, gamma)[:, None]
+
+    def _scene(self, rows: torch.Tensor) -> _Scene:
+        """Draw the spots of every row, the error of the alignment, and what covers them."""
+        import torch
+
         spec, n = self.imperfections, len(rows)
         unit, centre = g1_length(self.size), beam_position(self.size)
         # what a lattice fit leaves, from very good to bad
@@ -239,8 +252,9 @@ class PatternStream:
         position = self._positions(rows, fit) * unit
         height = self._intensities(rows)
         seen = height * (position.abs().amax(dim=2) < centre)
+        offset = position + shift
         cover = self._cover(n)
-        covered = cover.hides(*(position + shift).split(1, dim=2))[..., 0]
+        covered = cover.hides(*offset.split(1, dim=2))[..., 0]
         open_level = self._deciding(rows, seen)
         # nobody sees weaker ones
         faintest = open_level.clip(1e-12, 0.5)
@@ -250,13 +264,7 @@ class PatternStream:
         # a cover that hides what decides would make the label wrong: it is left off
         useful = level > 0.05 * open_level
         level = torch.where(useful, level, open_level)
-        cover = cover.only(useful)
-        image, width = self._draw_spots(position + shift + centre, height)
-        image = self._expose(image, level.clip(1e-4, 1.0), width, self.coarse[rows])
-        axis = torch.arange(self.size, device=self.device, dtype=torch.float32) - centre
-        image = image.masked_fill(cover.hides(axis[:, None], axis), 0.0)
-        gamma = self._uniform(n, *spec.gamma)[:, None, None]
-        return normalise_image(image, gamma)[:, None]
+        return _Scene(offset, height, level, cover.only(useful), covered & useful[:, None])
 
     def _draw_spots(self, position: torch.Tensor, height: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return images with a spot or a disc at every position [px], and the size of these [px].
@@ -433,6 +441,17 @@ class PatternStream:
             sign = self._normal(n).sign()[:, None, None]
             total = total + sign * (-0.5 * ((across - place) / width) ** 2).exp()
         return total
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """Spots of n images: offsets from the direct beam (n, k, 2) [px], heights (n, k), of those that decide (n,), and what is covered."""
+
+    offset: torch.Tensor
+    height: torch.Tensor
+    level: torch.Tensor
+    cover: _Cover
+    covered: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)

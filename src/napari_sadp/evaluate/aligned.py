@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_sadp.dataset.conversion_stream import conversion_stream
 from napari_sadp.dataset.library import build_library_steps
-from napari_sadp.dataset.stream import PatternStream
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -85,13 +85,13 @@ def aligned_rows(
         Plain values of each pattern.
     """
     scheme, card = classifier.scheme, classifier.card
-    stream = PatternStream(
+    stream = conversion_stream(
+        card.conversion,
         library,
         size=card.size,
         n_classes=len(scheme),
         device=classifier.device,
         seed=seed + EVALUATION_SEED,
-        turned=card.conversion == "article",
     )
     rows: list[Row] = []
     while len(rows) < n_patterns:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,17 +14,26 @@ from napari_sadp.evaluate.frames import ARTICLE, CLEAR, CLEAR_RANGE, CONDITIONS,
 from napari_sadp.evaluate.metrics import confusion_matrix, detection_auroc, share_of_hits, shares_by
 from napari_sadp.evaluate.pictures import plot_calibration, plot_confusion, plot_sweeps
 from napari_sadp.evaluate.rows import Row, column, write_table
-from napari_sadp.evaluate.run import N_COMBINED, NONE, REFUSED, Evaluation
+from napari_sadp.evaluate.run import (
+    N_COMBINED,
+    NONE,
+    PARTS,
+    REFUSED,
+    Evaluation,
+    EvaluationConfig,
+    aligned_part,
+)
+from napari_sadp.evaluate.structures import describe_runs
 from napari_sadp.labels.spacegroups import behaviours, zone_name
 from napari_sadp.models.calibrate import calibration_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from matplotlib.figure import Figure
 
     from napari_sadp.evaluate.metrics import Share
+    from napari_sadp.models.weights import WeightsCard
 
 #: Table 1 of Ra et al. 2021: accuracy, parameters, time per image on a GPU [ms].
 ARTICLE_TABLE: dict[str, tuple[float, float, float]] = {
@@ -53,8 +64,9 @@ def write_report(found: Evaluation, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     lines = _header(found)
     for part, write in _SECTIONS.items():
-        if found.rows.get(part):
-            lines += write(found, found.rows[part], folder)
+        # compared networks are shown whether or not their time was taken
+        if found.rows.get(part) or (part == "speed" and found.compared):
+            lines += write(found, found.rows.get(part, []), folder)
     path = folder / REPORT_NAME
     with atomic_write(path) as file:
         file.write("\n".join(lines).rstrip() + "\n")
@@ -62,29 +74,55 @@ def write_report(found: Evaluation, folder: Path) -> Path:
 
 
 def _header(found: Evaluation) -> list[str]:
-    card, config = found.classifier.card, found.config
-    new = sum(item.new_type for item in found.structures)
-    more = " --catalogue ..." if config.catalogue else ""
+    card = found.classifier.card
     counts = [
         f"{name} {sum(item.behaviour == name for item in found.structures)}"
         for name in dict.fromkeys(item.behaviour for item in found.structures)
     ]
-    split = card.recipe.get("split", "formula")
     return [
         f"# Evaluation of {card.name}",
         "",
         f"{card.architecture}, {card.size} px, {card.conversion}, {len(found.classifier.scheme)} classes, sha256 {card.sha256[:12]}. "
-        f"Structures that training {'held out' if not config.catalogue else 'could not know,'} by {split}: {len(found.structures)} ({', '.join(counts)}), {new} of them of a structure type "
-        "that no training structure has. Groups have equal chances, then extinction behaviours, structures and zone axes. "
+        f"{_structures(found, ', '.join(counts))} Groups have equal chances, then extinction behaviours, structures and zone axes. "
         "Intervals: 95 %, bootstrap over structures.",
         "",
         "The class that is *visible*: that of the spots above "
         f"{100 * VISIBLE:g} % of the strongest diffracted beam that nothing hides; of aligned images that of the spots above noise. "
         "The class *by symmetry*: that of space group and zone axis, reached at best where both agree.",
         "",
-        f"`napari-sadp evaluate --patterns {config.patterns} --seed {config.seed}{more}`",
+        f"`{_command(found.config)}`",
         "",
     ]
+
+
+def _structures(found: Evaluation, counts: str) -> str:
+    """Return the sentence on the structures, and on what training may have known of them."""
+    split, n = describe_runs(found.trained_on), len(found.structures)
+    if not found.sure:
+        return f"**Training may have known these structures**: it held out some {split}. {n} structures that other networks hold out ({counts})."
+    held = "could not know," if found.config.catalogue else "held out"
+    new = sum(item.new_type for item in found.structures)
+    return (
+        f"Structures that training {held} {split}: {n} ({counts}), {new} of them of a structure type that no training structure "
+        f"{'known here ' if any(run.own for run in found.trained_on) else ''}has."
+    )
+
+
+def _command(config: EvaluationConfig) -> str:
+    """Return the command of a report; of files the names alone, where they lie on this machine is nobody's business."""
+    words = ["napari-sadp", "evaluate"]
+    if config.weights is not None:
+        words += ["--weights", Path(config.weights).name]
+    for name in config.compare:
+        words += ["--compare", Path(name).name]
+    words += ["--patterns", str(config.patterns), "--seed", str(config.seed)]
+    if config.parts != PARTS:
+        words += ["--parts", ",".join(config.parts)]
+    if config.device != EvaluationConfig.device:
+        words += ["--device", config.device]
+    if config.catalogue:
+        words += ["--catalogue", Path(config.catalogue).name]
+    return shlex.join(words)
 
 
 def _hits(rows: list[Row], truth: str, found: str = "found") -> np.ndarray:
@@ -374,35 +412,49 @@ def _foreign(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
 
 
 def _speed(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
-    """Return the table of architectures beside that of the article."""
-    cards = {card.architecture: (f"aligned {card.name}", card) for card in found.compared.values()}
-    cards[found.classifier.card.architecture] = ("aligned", found.classifier.card)
+    """Return the table of architectures beside that of the article, a line for each network."""
+    networks = [("aligned", found.classifier.card)]
+    networks += [(aligned_part(card), card) for card in found.compared.values()]
     sizes = sorted({row["size"] for row in rows})
     times = {(row["architecture"], row["size"]): row for row in rows}
+    device = f"on {rows[0]['device']}" if rows else "not measured"
     lines = [
         "## Architectures",
         "",
-        f"Time: forward pass on {rows[0]['device']}, the article's on a GPU it does not name. Our accuracy: visible class of aligned images "
-        "of structures that training did not know, after so many training images, few of them meaning that the network was trained to show "
-        "that it can be. The article's: its 60 classes on its own simulations.",
+        f"Time: forward pass {device}, the article's on a GPU it does not name. Our accuracy: visible class of aligned images "
+        f"of {'structures that training did not know' if found.sure else 'the structures above'}, after so many training images, few of "
+        "them meaning that the network was trained to show that it can be. The article's: its 60 classes on its own simulations.",
         "",
-        "| architecture | parameters, article | ours | accuracy, article | ours | trained on | time per image, article | "
-        + " | ".join(f"ours, {size} px" for size in sizes)
-        + " |",
-        "|---" * (7 + len(sizes)) + "|",
+        "| architecture | parameters, article | ours | accuracy, article | network, sha256 | ours | trained on | "
+        "time per image, article | " + "".join(f"ours, {size} px | " for size in sizes).rstrip(),
+        "|---" * (8 + len(sizes)) + "|",
     ]
     for architecture, (accuracy, parameters, ms) in ARTICLE_TABLE.items():
-        part, card = cards.get(architecture, ("", None))
-        some = found.rows.get(part)
-        seen = card.images_seen if card else None
-        ours = str(_shares(some, _hits(some, "visible"))) if some else "-"
-        row = times[architecture, sizes[0]]
-        cells = " | ".join(f"{times[architecture, size]['ms_per_image']:.3g} ms" for size in sizes)
-        lines.append(
-            f"| {architecture} | {parameters / 1e6:.1f} M | {row['parameters'] / 1e6:.1f} M | {100 * accuracy:.3f} % | {ours} | "
-            f"{f'{seen} images' if seen else '-'} | {ms} ms | {cells} |"
-        )
+        ours = f"{times[architecture, sizes[0]]['parameters'] / 1e6:.1f} M" if rows else "-"
+        cells = "".join(f" {times[architecture, size]['ms_per_image']:.3g} ms |" for size in sizes)
+        of_it = [network for network in networks if network[1].architecture == architecture]
+        for part, card in dict(of_it).items() or [("", None)]:
+            lines.append(
+                f"| {architecture} | {parameters / 1e6:.1f} M | {ours} | {100 * accuracy:.3f} % | {_network(found, part, card)} | "
+                f"{ms} ms |{cells}"
+            )
+    if found.unsure:
+        names = [f"{found.compared[name].name} {found.compared[name].sha256[:12]}" for name in found.unsure]
+        lines += [
+            "",
+            f"May have been trained on some of these structures, since the record of their training leaves it open: {', '.join(names)}.",
+        ]
     return [*lines, ""]
+
+
+def _network(found: Evaluation, part: str, card: WeightsCard | None) -> str:
+    """Return the cells of a network in the table of architectures: name, accuracy, images it was trained on."""
+    if card is None:
+        return "- | - | -"
+    rows = found.rows.get(part)
+    accuracy = str(_shares(rows, _hits(rows, "visible"))) if rows else "-"
+    seen = f"{card.images_seen} images" if card.images_seen else "-"
+    return f"{card.name} {card.sha256[:12]} | {accuracy} | {seen}"
 
 
 def _share_table(path: Path, key: str, shares: dict[str, Share]) -> None:

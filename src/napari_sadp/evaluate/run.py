@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_sadp import __version__
 from napari_sadp._validate import check_option, check_range
+from napari_sadp.dataset.crystals import SPLITS, UNKNOWN, own_catalogue_sha256
 from napari_sadp.ensemble.ceilings import ceiling
 from napari_sadp.errors import CheckpointError, PatternRefusedError
 from napari_sadp.evaluate.aligned import EVALUATION_SEED, aligned_library, aligned_rows
@@ -25,7 +26,14 @@ from napari_sadp.evaluate.frames import (
     acquire,
 )
 from napari_sadp.evaluate.rows import Row, RowStore
-from napari_sadp.evaluate.structures import HeldOut, deal_structures, held_out_structures
+from napari_sadp.evaluate.structures import (
+    PACKAGE_ALONE,
+    HeldOut,
+    deal_structures,
+    describe_runs,
+    held_out_keys,
+    held_out_structures,
+)
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.faint import without_faint
 from napari_sadp.identify import (
@@ -39,6 +47,7 @@ from napari_sadp.identify import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from napari_sadp.dataset.crystals import TrainedOn
     from napari_sadp.identify import PatternResult
     from napari_sadp.models.predict import Classifier
     from napari_sadp.models.weights import WeightsCard
@@ -68,6 +77,7 @@ class EvaluationConfig:
         Network: a name or a file; the one of the package by default.
     compare : tuple of str
         More networks, for the table of architectures: names, files, or, where the folder has their rows already, cards alone (.json).
+        They must not have been trained on what the network held out.
     patterns : int
         Aligned patterns; frames of the other parts are a share of it.
     parts : tuple of str
@@ -77,7 +87,7 @@ class EvaluationConfig:
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
     catalogue : str, optional
-        A catalogue file of more structures to draw from, as far as no network of the package can know them.
+        A catalogue file of more structures to draw from, as far as the network cannot know them.
     workers : int
         Processes that work out the spots of the structures, see `napari_sadp.dataset.library.build_library`.
 
@@ -138,7 +148,15 @@ class Evaluation:
     structures : tuple of HeldOut
         Structures that were used.
     rows : dict of str to list of dict
-        Rows by part; those of compared networks under ``aligned NAME``.
+        Rows by part; those of compared networks under `aligned_part`.
+    compared : dict of str to WeightsCard
+        Cards of the compared networks, by what the configuration calls them.
+    trained_on : tuple of TrainedOn
+        The training runs that the network went through.
+    sure : bool
+        Whether training cannot have known the structures; where False they are those that other networks hold out.
+    unsure : tuple of str
+        Compared networks that may have been trained on some of the structures, by what the configuration calls them.
     """
 
     config: EvaluationConfig
@@ -146,6 +164,9 @@ class Evaluation:
     structures: tuple[HeldOut, ...]
     rows: dict[str, list[Row]] = field(default_factory=dict)
     compared: dict[str, WeightsCard] = field(default_factory=dict)
+    trained_on: tuple[TrainedOn, ...] = PACKAGE_ALONE
+    sure: bool = True
+    unsure: tuple[str, ...] = ()
 
     def ceilings(self) -> list[float]:
         """Return how often any method can name the group from 1, 2 ... patterns, kinematic and by absences alone."""
@@ -177,49 +198,105 @@ def evaluate(config: EvaluationConfig, folder: Path | str) -> Iterator[Evaluatio
     CheckpointError
         If a network cannot be used.
     ValueError
-        If the device is not there, or a compared network has other classes.
+        If the device is not there, a compared network has other classes or held out other structures, or no structure is left.
     """
     from napari_sadp.models.predict import load_classifier
-    from napari_sadp.models.registry import find_weights
-    from napari_sadp.models.weights import read_card
+    from napari_sadp.models.sources import trained_on
 
     classifier = load_classifier(config.weights, config.device)
-    split = str(classifier.card.recipe.get("split", "formula"))
-    structures = held_out_structures(classifier.scheme, split, config.catalogue)
-    settings = asdict(config) | {"sha256": classifier.card.sha256, "version": __version__}
-    for key in ("parts", "compare", "workers"):  # none of these changes any row
-        settings.pop(key)
-    if config.catalogue is None:
-        settings.pop("catalogue")
-    else:
-        settings["catalogue"] = hashlib.sha256(Path(config.catalogue).read_bytes()).hexdigest()
-    store = RowStore(Path(folder), settings)
-    found = Evaluation(config, classifier, structures)
+    runs = trained_on(classifier.card)
+    structures, sure = _choose_structures(classifier, runs, config.catalogue)
+    found = Evaluation(config, classifier, structures, trained_on=runs, sure=sure)
     for name in config.compare:
-        card = read_card(Path(name) if name.endswith(".json") else find_weights(name))
-        if card.labels != classifier.scheme.labels:
-            raise ValueError(
-                f"compare has {name!r}, trained on the groups {', '.join(map(str, card.groups))}, expected "
-                f"{', '.join(map(str, classifier.scheme.groups))} as {classifier.card.name}"
-            )
-        found.compared[name] = card
+        found.compared[name] = _compared_card(name, classifier)
+    found.unsure = tuple(name for name, card in found.compared.items() if not _knows_none(name, card, found))
+    store = RowStore(Path(folder), _settings(config, classifier.card, runs))
     for part in config.parts:
         for done, total in _MEASURES[part](found, store):
             yield EvaluationProgress(part, done, total)
     return found
 
 
+def _choose_structures(
+    classifier: Classifier, runs: tuple[TrainedOn, ...], catalogue: str | None
+) -> tuple[tuple[HeldOut, ...], bool]:
+    """Return the structures that training cannot have drawn, True; those that other networks hold out, False, where none is known."""
+    scheme = classifier.scheme
+    structures = held_out_structures(scheme, runs, catalogue)
+    sure = bool(structures)
+    if not sure and any(run.split not in SPLITS for run in runs):
+        # without a record of the split nothing says either that a structure or its type is new
+        supposed = tuple(run if run.split in SPLITS else replace(run, split="formula") for run in runs)
+        structures = tuple(
+            replace(item, new_type=False) for item in held_out_structures(scheme, supposed, catalogue)
+        )
+    if not structures:
+        raise ValueError(
+            f"weights {classifier.card.name} were trained on all structures there are, expected a catalogue of others"
+        )
+    return structures, sure
+
+
+def _settings(config: EvaluationConfig, card: WeightsCard, runs: tuple[TrainedOn, ...]) -> dict[str, Any]:
+    """Return what the rows depend on."""
+    settings = asdict(config) | {"sha256": card.sha256, "version": __version__}
+    for key in ("parts", "compare", "workers"):  # none of these changes any row
+        settings.pop(key)
+    if config.catalogue is None:
+        settings.pop("catalogue")
+    else:
+        settings["catalogue"] = hashlib.sha256(Path(config.catalogue).read_bytes()).hexdigest()
+    if runs != PACKAGE_ALONE:
+        settings["trained_on"] = [asdict(run) for run in runs]
+        settings["own_catalogue"] = own_catalogue_sha256()
+    return settings
+
+
+def _compared_card(name: str, classifier: Classifier) -> WeightsCard:
+    """Return the card of a network to compare, which must have the same classes."""
+    from napari_sadp.models.registry import find_weights
+    from napari_sadp.models.weights import read_card
+
+    card = read_card(Path(name) if name.endswith(".json") else find_weights(name))
+    if card.labels != classifier.scheme.labels:
+        raise ValueError(
+            f"compare has {name!r}, trained on the groups {', '.join(map(str, card.groups))}, expected "
+            f"{', '.join(map(str, classifier.scheme.groups))} as {classifier.card.name}"
+        )
+    return card
+
+
+def _knows_none(name: str, card: WeightsCard, found: Evaluation) -> bool:
+    """Tell whether a compared network cannot have been trained on the structures; an error if it is known to hold out others."""
+    from napari_sadp.models.sources import trained_on
+
+    runs = trained_on(card)
+    if runs == found.trained_on:
+        return found.sure
+    unseen = held_out_keys(found.classifier.scheme, runs, found.config.catalogue)
+    known = sum(item.key not in unseen for item in found.structures)
+    if known and not any(UNKNOWN in (run.split, run.own) for run in runs):
+        raise ValueError(
+            f"compare has {name!r}, which may have been trained on {known} of the {len(found.structures)} structures that "
+            f"{found.classifier.card.name} held out ({describe_runs(runs)}, not {describe_runs(found.trained_on)}); expected a "
+            "network that held out the same"
+        )
+    return not known
+
+
+def aligned_part(card: WeightsCard) -> str:
+    """Return the part that the rows of a compared network are kept as: networks may have the same name, or be trained again."""
+    return f"aligned {card.name} {card.sha256[:12]}"
+
+
 def _aligned(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
     """Classify aligned images as the network was trained on, kinematic and by Bloch waves."""
     from napari_sadp.models.predict import load_classifier
 
-    networks = [("aligned", "aligned", "")]
-    for name, card in found.compared.items():
-        # it may have been trained again under the same name
-        networks.append((f"aligned {card.name}", f"aligned {card.name} {card.sha256[:12]}", name))
+    networks = [("aligned", "")] + [(aligned_part(card), name) for name, card in found.compared.items()]
     library = None
-    for part, kept, name in networks:
-        rows = store.read(kept)
+    for part, name in networks:
+        rows = store.read(part)
         if len(rows) != found.config.patterns:
             if name.endswith(".json"):
                 raise CheckpointError(
@@ -232,7 +309,7 @@ def _aligned(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
                     found.structures, found.classifier.scheme, seed, found.config.workers
                 )
             rows = yield from aligned_rows(classifier, found.structures, library, n, seed)
-            store.write(kept, rows)
+            store.write(part, rows)
         found.rows[part] = rows
 
 

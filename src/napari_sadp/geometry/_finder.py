@@ -33,8 +33,79 @@ _BROAD = 2.5
 _MOST_SPOTS = 0.7
 
 
+class Finder:
+    """Finds the lattice of a pattern, or one through a place."""
+
+    prepared: PreparedImage
+
+    @property
+    def most_spots(self) -> int:
+        """Most spots that were found so far in any one way."""
+        raise NotImplementedError
+
+    def find(self, beam: DirectBeam | None = None) -> SpotLattice:
+        """Return the lattice, through a direct beam if that is known; a `PatternRefusedError` where there is none holds the spots."""
+        raise NotImplementedError
+
+    def through(self, beam: DirectBeam, *, alone: bool) -> SpotLattice | None:
+        """Return a lattice through a direct beam that was found without one, None unless chance hardly makes one as good.
+
+        Parameters
+        ----------
+        beam : DirectBeam
+            The direct beam.
+        alone : bool
+            Whether there is no lattice elsewhere: then this one must be more certain.
+        """
+        try:
+            lattice = self.find(beam)
+        except PatternRefusedError:
+            return None
+        return lattice if lattice.log_nfa < (_ALONE_LOG_NFA if alone else _BOLD_LOG_NFA) else None
+
+
 @dataclass
-class LatticeFinder:
+class SpotsGiven(Finder):
+    """Finds the lattice of spots that are what they are, as a user left them.
+
+    Parameters
+    ----------
+    prepared : PreparedImage
+        The pattern.
+    spots : SpotList
+        All spots.
+    min_explained : float
+        Smallest share of the spots that must lie on one lattice.
+    """
+
+    prepared: PreparedImage
+    spots: SpotList
+    min_explained: float
+
+    @property
+    def most_spots(self) -> int:
+        """How many spots there are."""
+        return len(self.spots)
+
+    def find(self, beam: DirectBeam | None = None) -> SpotLattice:
+        """Return the lattice, through a direct beam if that is known; parameters and errors are those of `Finder.find`."""
+        try:
+            lattice = fit_lattice(
+                self.spots,
+                beam,
+                centre_rc=self.prepared.halo_rc,
+                min_explained=self.min_explained,
+                min_rows=2,
+            )
+            require_rows(self.prepared, lattice)
+        except PatternRefusedError as error:
+            error.spots = self.spots
+            raise
+        return lattice
+
+
+@dataclass
+class LatticeFinder(Finder):
     """Finds the lattice of a pattern, or one through a place; spots are looked for once.
 
     Parameters
@@ -87,22 +158,6 @@ class LatticeFinder:
                 raise
             return lattice
         return other if lattice is None or other.log_nfa < lattice.log_nfa else lattice
-
-    def through(self, beam: DirectBeam, *, alone: bool) -> SpotLattice | None:
-        """Return a lattice through a direct beam that was found without one, None unless chance hardly makes one as good.
-
-        Parameters
-        ----------
-        beam : DirectBeam
-            The direct beam.
-        alone : bool
-            Whether there is no lattice elsewhere: then this one must be more certain.
-        """
-        try:
-            lattice = self.find(beam)
-        except PatternRefusedError:
-            return None
-        return lattice if lattice.log_nfa < (_ALONE_LOG_NFA if alone else _BOLD_LOG_NFA) else None
 
     def _in_copy(self, beam: DirectBeam | None) -> SpotLattice | None:
         """Return the lattice from a copy in larger pixels, None unless its spots are large and chance hardly makes one as good."""

@@ -17,7 +17,7 @@ from napari_sadp.geometry._checks import (
     with_mask,
     with_weak_spots,
 )
-from napari_sadp.geometry._finder import LatticeFinder
+from napari_sadp.geometry._finder import Finder, LatticeFinder
 from napari_sadp.geometry.background import PreparedImage, prepare_image
 from napari_sadp.geometry.center import beam_beside_lattice, find_direct_beam
 from napari_sadp.geometry.lattice import MIN_SPOTS, move_origin
@@ -127,7 +127,7 @@ def analyse_pattern(
     prepared = prepare_image(pattern)
     spots = None
     try:
-        lattice, beam = _lattice_and_beam(pattern, LatticeFinder(prepared, min_snr, min_explained), given)
+        lattice, beam = lattice_and_beam(pattern, LatticeFinder(prepared, min_snr, min_explained), given)
         spots = lattice.spots
         lattice = with_weak_spots(prepared, refine_lattice(prepared, move_origin(lattice, beam.rc)))
         spots = lattice.spots
@@ -138,14 +138,40 @@ def analyse_pattern(
         beam = DirectBeam(lattice.beam_rc.copy(), beam.score, beam.method)
     notes = (*pattern.notes, *prepared.notes, *doubts(lattice))
     found = PatternGeometry(pattern, beam, spots, lattice, prepared, notes)
-    require_likeness(found)
+    try:
+        require_likeness(found)
+    except PatternRefusedError as error:
+        error.notes = prepared.notes
+        raise
     return found
 
 
-def _lattice_and_beam(
-    pattern: DiffractionPattern, finder: LatticeFinder, given: DirectBeam | None
+def lattice_and_beam(
+    pattern: DiffractionPattern, finder: Finder, given: DirectBeam | None
 ) -> tuple[SpotLattice, DirectBeam]:
-    """Return lattice and direct beam; where the spots alone give no lattice, or one beside the beam, of those through the beam."""
+    """Return lattice and direct beam; where the spots alone give no lattice, or one beside the beam, of those through the beam.
+
+    Parameters
+    ----------
+    pattern : DiffractionPattern
+        The pattern.
+    finder : Finder
+        Its spots.
+    given : DirectBeam or None
+        The direct beam, if the user knows it.
+
+    Returns
+    -------
+    lattice : SpotLattice
+        Not yet refined.
+    beam : DirectBeam
+        That of the user, or the one that was found.
+
+    Raises
+    ------
+    PatternRefusedError
+        If there is no lattice; it holds the spots.
+    """
     if given is not None:
         return finder.find(given), given
     prepared = finder.prepared
@@ -232,7 +258,7 @@ def _refuse(
         )
     elif len(spots) < MIN_SPOTS and not np.any(spots.snr > _CLEAR_SNR) and not _has_structure(prepared):
         reason, detail, beam = "empty", "no spots, rings or halos above the noise", None
-    raise PatternRefusedError(reason, detail, beam=beam, spots=spots) from error
+    raise PatternRefusedError(reason, detail, beam=beam, spots=spots, notes=prepared.notes) from error
 
 
 def _are_speckle(spots: SpotList, halo_height: float) -> bool:

@@ -70,7 +70,8 @@ def calibrated_lattice(lattice: SpotLattice, pattern: DiffractionPattern) -> Cal
             f"{pattern.source or 'the pattern'}: not calibrated; give its pixel_size_inv_angstrom, or find the camera constant "
             "from a known spacing (camera_constant)"
         )
-    length, error = _lengths(lattice)
+    length = np.linalg.norm([lattice.g1_px, lattice.g2_px], axis=1)
+    error = length_errors(lattice)
     distance = np.linalg.norm(lattice.spots.rc - lattice.beam_rc, axis=1)
     distance = distance / (1 + lattice.radial_px2 * distance**2)
     with np.errstate(divide="ignore"):
@@ -124,12 +125,21 @@ def camera_constant(
     return length * d_angstrom, error * d_angstrom
 
 
-def _lengths(lattice: SpotLattice) -> tuple[np.ndarray, np.ndarray]:
-    """Return lengths of g1 and g2 and their uncertainties [px]."""
-    length, error = [], []
+def length_errors(lattice: SpotLattice) -> np.ndarray:
+    """Return the uncertainties of the lengths of g1 and g2 (2,) [px].
+
+    Parameters
+    ----------
+    lattice : SpotLattice
+        Fitted lattice.
+
+    Returns
+    -------
+    (2,) ndarray of float64
+        Of the fit, its systematic part included.
+    """
+    error = []
     for k, vector in enumerate((lattice.g1_px, lattice.g2_px)):
-        size = float(np.linalg.norm(vector))
         part = lattice.covariance[2 * k : 2 * k + 2, 2 * k : 2 * k + 2]
-        length.append(size)
-        error.append(float(np.sqrt(vector @ part @ vector)) / size)
-    return np.array(length), np.array(error)
+        error.append(np.sqrt(vector @ part @ vector / (vector @ vector)))
+    return np.array(error)

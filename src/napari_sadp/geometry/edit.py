@@ -15,16 +15,16 @@ from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry._checks import (
     doubts,
     require_likeness,
-    require_rows,
     require_zone,
     with_mask,
     with_weak_spots,
 )
+from napari_sadp.geometry._finder import SpotsGiven
 from napari_sadp.geometry._search import grow, one_spot_per_node, reduce_basis, weights
-from napari_sadp.geometry.analyse import PatternGeometry, analyse_pattern
+from napari_sadp.geometry.analyse import PatternGeometry, analyse_pattern, lattice_and_beam
 from napari_sadp.geometry.background import prepare_image
 from napari_sadp.geometry.center import find_direct_beam
-from napari_sadp.geometry.lattice import SYSTEMATIC_ERROR, fit_lattice, move_origin, refit
+from napari_sadp.geometry.lattice import SYSTEMATIC_ERROR, move_origin, refit
 from napari_sadp.geometry.refine import refine_lattice
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
 from napari_sadp.geometry.spots import find_spots, integrate_spots, spot_centroids
@@ -125,9 +125,17 @@ def analyse_edited(
         If a parameter is out of range or the mask has another shape.
     """
     if edits.spots is None and edits.removed_rc is None and edits.basis_px is None:
-        found = analyse_pattern(
-            pattern, beam_rc=edits.beam_rc, mask=edits.mask, min_snr=min_snr, min_explained=min_explained
-        )
+        try:
+            found = analyse_pattern(
+                pattern,
+                beam_rc=edits.beam_rc,
+                mask=edits.mask,
+                min_snr=min_snr,
+                min_explained=min_explained,
+            )
+        except PatternRefusedError as error:
+            error.notes += _what_was_given(edits)
+            raise
         return replace(found, notes=(*found.notes, *_what_was_given(edits)))
     if edits.mask is not None:
         pattern = with_mask(pattern, edits.mask)
@@ -148,19 +156,15 @@ def analyse_edited(
                 spots, edits.beam_rc, edits.basis_px, prepared=prepared, move=edits.spots is None
             )
         else:
-            lattice = fit_lattice(
-                spots, given, centre_rc=prepared.halo_rc, min_explained=min_explained, min_rows=2
-            )
-            require_rows(prepared, lattice)
-            beam = given or find_direct_beam(
-                pattern, spots, method="lattice", lattice=lattice, prepared=prepared
-            )
+            # with the same ways out as without a user: a lattice may be known by the direct beam alone
+            lattice, beam = lattice_and_beam(pattern, SpotsGiven(prepared, spots, min_explained), given)
             lattice = refine_lattice(prepared, move_origin(lattice, beam.rc), move=edits.spots is None)
             lattice = with_weak_spots(prepared, lattice)
             require_zone(prepared, lattice, beam)
     except PatternRefusedError as error:
         beam = beam or find_direct_beam(pattern, spots, prepared=prepared)
-        raise PatternRefusedError(error.reason, error.detail, beam=beam, spots=spots) from error
+        notes = (*prepared.notes, *_what_was_given(edits))
+        raise PatternRefusedError(error.reason, error.detail, beam=beam, spots=spots, notes=notes) from error
     if given is None:
         beam = DirectBeam(lattice.beam_rc.copy(), beam.score, beam.method)
     notes = (*pattern.notes, *prepared.notes, *doubts(lattice), *_what_was_given(edits))

@@ -65,7 +65,9 @@ def leftover_spots(lattice: SpotLattice) -> Leftover:
     first = Fit(lattice.beam_rc, basis, 0.1 * unit, lattice.log_nfa, lattice.indexed, lattice.indices)
     over &= ~shifted_net(spots.rc, first)[0]
     distance = np.linalg.norm(spots.rc - lattice.beam_rc, axis=1)
-    inner = distance <= np.quantile(distance[lattice.indexed], _INNER)
+    # a lattice that the user placed may hold no spot at all: then every spot is on no node
+    reach = distance[lattice.indexed] if lattice.indexed.any() else distance
+    inner = distance <= np.quantile(reach, _INNER) if len(distance) else np.zeros(0, bool)
     amplitude = np.sqrt(np.clip(spots.intensity, 0, None)) * inner * (distance > 0.5 * unit)
     share = float(amplitude[over].sum() / max(amplitude[over | lattice.indexed].sum(), 1e-30))
     own = _lattice_of_its_own(lattice, over, basis)

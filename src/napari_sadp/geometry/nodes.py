@@ -34,6 +34,8 @@ PROFILE_ERROR = 0.03
 
 _MIN_REACH_SNR = 3.0  # where the strongest spots would not reach it, a node is unknown
 _PRESENT, _ABSENT, _UNKNOWN = 1, 0, -1
+#: What the states of nodes are called.
+STATE_NAMES: dict[int, str] = {_PRESENT: "present", _ABSENT: "absent", _UNKNOWN: "unknown"}
 
 
 @dataclass(frozen=True, eq=False)

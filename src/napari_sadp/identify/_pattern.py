@@ -252,7 +252,7 @@ def refused_result(
         detail=refusal.detail,
         beam=refusal.beam,
         spots=refusal.spots,
-        notes=pattern.notes,
+        notes=(*pattern.notes, *refusal.notes),
     )
 
 
@@ -272,7 +272,7 @@ def classify_geometry(geometry: PatternGeometry, classifier: Classifier) -> Patt
         Classified; refused where nothing is around the direct beam.
     """
     pattern, scheme = geometry.pattern, classifier.scheme
-    image = classifier.training_image(geometry.image, geometry.lattice)
+    image = classifier.training_image(geometry)
     if not image.any():
         detail = "no diffracted intensity around the direct beam; is the beam that was given right?"
         return PatternResult(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from napari_sadp._validate import check_option, check_range
-from napari_sadp.geometry.convention import to_training_image
+from napari_sadp.geometry.conversions import convert_pattern
 from napari_sadp.models.registry import find_weights
 from napari_sadp.models.resnet import choose_device, run_with_features
 from napari_sadp.models.weights import WeightsCard, load_weights_with_score
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from napari_sadp.geometry.results import SpotLattice
+    from napari_sadp.geometry.analyse import PatternGeometry
     from napari_sadp.labels.scheme import PatternScheme
     from napari_sadp.models.outliers import OutlierScore
 
@@ -178,9 +178,9 @@ class Classifier:
             found / found.sum(axis=1, keepdims=True), None if odds is None else odds.cpu().double().numpy()
         )
 
-    def training_image(self, image: np.ndarray, lattice: SpotLattice) -> np.ndarray:
-        """Return a background-subtracted pattern as the network wants it, (size, size) float32."""
-        return to_training_image(image, lattice, conversion=self.card.conversion, size=self.card.size).data
+    def training_image(self, geometry: PatternGeometry) -> np.ndarray:
+        """Return an analysed pattern as the network wants it, (size, size) float32."""
+        return convert_pattern(geometry, self.card.conversion, size=self.card.size).data
 
 
 def image_views(batch: torch.Tensor, views: Views, conversion: str) -> list[torch.Tensor]:
@@ -193,13 +193,13 @@ def image_views(batch: torch.Tensor, views: Views, conversion: str) -> list[torc
     views : {"one", "mirrors", "turns"}
         The images alone; with their mirror images in either axis and both; or these and turned ones as well: by `TURN_DEG` either
         way where patterns are aligned, by a right angle where they are not.
-    conversion : {"aligned", "article"}
-        How the images were made.
+    conversion : {"aligned", "article", "rendered"}
+        How the images were made. Nodes that are drawn anew lie where they should: they are not turned.
 
     Returns
     -------
     list of (n, 1, size, size) torch.Tensor
-        1, 4, and 12 or 8.
+        1, 4, and 12, 8, or 4.
 
     Raises
     ------
@@ -210,7 +210,7 @@ def image_views(batch: torch.Tensor, views: Views, conversion: str) -> list[torc
     if views == "one":
         return [batch]
     turned = [batch]
-    if views == "turns":
+    if views == "turns" and conversion != "rendered":
         turned += (
             [torch.rot90(batch, 1, (-2, -1))]
             if conversion == "article"

@@ -1,6 +1,7 @@
 """What a training run is made of: a frozen `TrainConfig`, read from TOML, every value checked.
 
-Recipes that ship with the package: ``default``, patterns simulated on the training device; ``article``, that of Ra et al.; and
+Recipes that ship with the package: ``default``, patterns simulated on the training device; ``rendered``, the same for measured nodes
+that are drawn anew; ``article``, that of Ra et al.; and
 ``gpu_resnet18``, ``34``, ``50``, ``101`` and ``152`` for ten minutes on a GPU.
 """
 
@@ -12,8 +13,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_sadp._validate import check_option, check_range
+from napari_sadp._validate import check_file_name, check_integer, check_option, check_range
 from napari_sadp.dataset.crystals import SPLITS
+from napari_sadp.geometry.conversions import PATTERN_CONVERSIONS
 from napari_sadp.labels.spacegroups import ARTICLE_GROUPS
 from napari_sadp.models.architectures import ARCHITECTURES
 
@@ -29,11 +31,14 @@ STREAM = "stream"
 #: Initial weights that torchvision downloads.
 IMAGENET = "imagenet"
 
+#: Files of a run folder that the weights must not be called like.
+_RESERVED = ("checkpoint", "best")
+
 #: The sections of the TOML file and the keys in each; the keys are the fields of `TrainConfig`.
 SECTIONS: dict[str, tuple[str, ...]] = {
     "network": ("name", "architecture", "groups", "size", "initial"),
     "data": (
-        "source", "split", "crystals_per_behaviour", "dynamical_nm", "validation_samples", "outlier_images",
+        "source", "conversion", "split", "crystals_per_behaviour", "dynamical_nm", "validation_samples", "outlier_images",
     ),
     "schedule": (
         "optimiser", "learning_rate", "momentum", "weight_decay", "schedule", "step_samples", "step_factor",
@@ -58,19 +63,24 @@ class TrainConfig:
     size : int
         Image size [px]; of a data set on disk a random crop of it.
     initial : str
-        Weight file to start from, or ``"imagenet"`` for those of torchvision, downloaded by it; from scratch if empty.
+        Network to start from, by its name or weight file; or ``"imagenet"`` for the weights of torchvision, downloaded by it, or a file
+        ``.pth`` of them; from scratch if empty.
     source : str
         ``"stream"`` for patterns simulated on the training device, or the folder of a data set.
+    conversion : {"aligned", "article", "rendered"}
+        What the images of a stream look like, see `napari_sadp.geometry.conversions.convert_pattern`. A data set on disk is *article*.
     split : {"formula", "type"}
         What decides whether a structure of a stream is held out, see `napari_sadp.dataset.crystals.is_held_out`.
     crystals_per_behaviour : int
         Training crystals of each extinction behaviour, of a stream.
     dynamical_nm : tuple of 2 float, optional
-        Range of the thickness for patterns by Bloch waves beside the kinematic ones, of a stream [nm]; None leaves them out.
+        Range of the thickness for patterns by Bloch waves beside the kinematic ones, of a stream [nm]; None, ``[]`` in TOML, leaves
+        them out.
     validation_samples : int
         Patterns of held-out formulas; of a data set at most so many.
     outlier_images : int
-        Images of the classes, and as many of none, that the outlier score is fitted on at the end of a stream; 0 for no score.
+        Images of the classes, and as many of none, that the outlier score is fitted on at the end of a stream; 0 for no score. *rendered*
+        images hold nothing but the nodes of a lattice, which tell no second crystal, rings or noise: they get no score.
     optimiser : {"adamw", "sgd"}
         Optimiser.
     learning_rate : float
@@ -122,6 +132,7 @@ class TrainConfig:
     size: int = 96
     initial: str = ""
     source: str = STREAM
+    conversion: str = "aligned"
     split: str = "formula"
     crystals_per_behaviour: int = 120
     dynamical_nm: tuple[float, float] | None = (4.0, 80.0)
@@ -151,39 +162,69 @@ class TrainConfig:
         check_option("architecture", self.architecture, ARCHITECTURES)
         check_option("optimiser", self.optimiser, OPTIMISERS)
         check_option("schedule", self.schedule, SCHEDULES)
+        check_option("conversion", self.conversion, PATTERN_CONVERSIONS)
         check_option("split", self.split, SPLITS)
         check_option("precision", self.precision, TRAIN_PRECISIONS)
         check_option("compiled", self.compiled, (True, False))
-        check_range("size", self.size, 32, 1024, "px")
-        check_range("batch_size", self.batch_size, 2, 100_000)
-        check_range("parts", self.parts, 1, 100_000)
+        self._check_names()
+        self._check_numbers()
+        self._check_thickness()
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_names(self) -> None:
+        check_file_name("name", self.name)
+        if self.name in _RESERVED or self.name.startswith("spots_"):
+            raise ValueError(f"name is {self.name!r}, expected one that no file of a run folder has")
+        groups = (self.groups,) if isinstance(self.groups, int) else self.groups
+        if not isinstance(groups, (tuple, list)) or not groups:
+            raise ValueError(f"groups is {groups!r}, expected cubic space groups, 195 to 230")
+        # the same scheme whatever their order
+        numbers = sorted(check_integer("groups", number, 195, 230) for number in groups)
+        if len(set(numbers)) < len(numbers):
+            raise ValueError(f"groups is {groups!r}, expected each one once")
+        self._set("groups", tuple(numbers))
+
+    def _check_numbers(self) -> None:
+        for name, low, high in (
+            ("size", 32, 1024), ("batch_size", 2, 100_000), ("parts", 1, 100_000), ("step_samples", 1, 10**12),
+            ("crystals_per_behaviour", 1, 1_000_000), ("validation_samples", 2, 10**9), ("validations", 1, 10_000),
+            ("outlier_images", 0, 10**7), ("seed", 0, 2**32 - 1),
+        ):  # fmt: skip
+            self._set(name, check_integer(name, getattr(self, name), low, high))
         if self.batch_size % self.parts or self.batch_size < 2 * self.parts:
             raise ValueError(
                 f"parts is {self.parts}, expected a divisor of batch_size {self.batch_size} that leaves two images or more"
             )
         check_range("minutes", self.minutes, 0, 1e6, "min", low_inclusive=False)
+        check_range("checkpoint_minutes", self.checkpoint_minutes, 0, 1e6, "min", low_inclusive=False)
         check_range("learning_rate", self.learning_rate, 0, 10, low_inclusive=False)
         for name in ("momentum", "weight_decay", "average", "step_factor"):
             check_range(name, getattr(self, name), 0, 1)
         check_range("label_smoothing", self.label_smoothing, 0, 0.9)
-        check_range("step_samples", self.step_samples, 1, 1e12)
-        check_range("crystals_per_behaviour", self.crystals_per_behaviour, 1, 1_000_000)
-        check_range("validation_samples", self.validation_samples, 2, 1e9)
-        check_range("validations", self.validations, 1, 10_000)
-        check_range("outlier_images", self.outlier_images, 0, 1e7)
         if 0 < self.outlier_images < 10:
             raise ValueError(
                 f"outlier_images is {self.outlier_images}, expected 0 for no score, or 10 or more"
             )
         if self.samples is not None:
-            check_range("samples", self.samples, 1, 1e12)
-        if self.dynamical_nm is not None:
-            pair = tuple(self.dynamical_nm)
-            if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= 1e3:
-                raise ValueError(
-                    f"dynamical_nm is {self.dynamical_nm!r}, expected two thicknesses up to 1000 nm"
-                )
-            object.__setattr__(self, "dynamical_nm", tuple(map(float, pair)))
+            self._set("samples", check_integer("samples", self.samples, 1, 10**12))
+
+    def _check_thickness(self) -> None:
+        pair = self.dynamical_nm
+        if pair is None or (isinstance(pair, (tuple, list)) and not pair):  # TOML knows no nothing
+            self._set("dynamical_nm", None)
+            return
+        wrong = f"dynamical_nm is {pair!r}, expected two thicknesses up to 1000 nm, or none for single scattering alone"
+        try:
+            first, last = (
+                check_range("dynamical_nm", value, 0, 1e3, "nm", low_inclusive=False) for value in pair
+            )
+        except (TypeError, ValueError):
+            raise ValueError(wrong) from None
+        if first > last:
+            raise ValueError(wrong)
+        self._set("dynamical_nm", (first, last))
 
 
 def shipped_recipes() -> tuple[str, ...]:

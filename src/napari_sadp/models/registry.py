@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import platformdirs
 
 from napari_sadp._atomic import atomic_path
-from napari_sadp._validate import check_option
+from napari_sadp._validate import check_file_name, check_option
 from napari_sadp.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 BUNDLED = "sadp_resnet18"
 #: Environment variable that names the folder of the user's networks.
 WEIGHTS_VARIABLE = "NAPARI_SADP_WEIGHTS"
+
+#: File of a run folder that holds the state of its training.
+CHECKPOINT = "checkpoint.safetensors"
 
 
 def bundled_path(name: str = BUNDLED) -> Path:
@@ -83,7 +86,9 @@ def find_weights(weights: str | os.PathLike[str] | None = None) -> Path:
     raise CheckpointError(f"{weights}: no such weight file, and no network of that name: {', '.join(known)}")
 
 
-def add_weights(path: str | os.PathLike[str], name: str | None = None) -> WeightsCard:
+def add_weights(
+    path: str | os.PathLike[str], name: str | None = None, *, replace: bool = False
+) -> WeightsCard:
     """Copy a network to the user's own, after a check that it can be used.
 
     Parameters
@@ -92,6 +97,8 @@ def add_weights(path: str | os.PathLike[str], name: str | None = None) -> Weight
         Tensor file, with its card beside it.
     name : str, optional
         Name to give it; that of the file by default.
+    replace : bool
+        Whether it may take the place of one of the user's own of that name.
 
     Returns
     -------
@@ -109,7 +116,7 @@ def add_weights(path: str | os.PathLike[str], name: str | None = None) -> Weight
 
     source = Path(path)
     name = source.stem if name is None else name
-    check_new_name(name)
+    check_new_name(name, replace=replace)
     _, card, _ = load_weights(source)
     folder = weights_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,11 +127,10 @@ def add_weights(path: str | os.PathLike[str], name: str | None = None) -> Weight
     return card
 
 
-def check_new_name(name: str) -> None:
-    """Raise `ValueError` unless a new network may have a name."""
-    if not name or name.startswith(".") or any(sign in name for sign in '/\\:*?"<>|'):
-        raise ValueError(f"name is {name!r}, expected one that a file can have")
-    if name in list_weights():
+def check_new_name(name: str, *, replace: bool = False) -> None:
+    """Raise `ValueError` unless a new network may have a name, which one of the user's own may have already with `replace`."""
+    check_file_name("name", name)
+    if name in list_weights() and not (replace and name != BUNDLED):
         raise ValueError(
             f"name is {name!r}, which there is already; expected another one, or remove that first"
         )

@@ -7,6 +7,9 @@ He et al., Deep Residual Learning for Image Recognition (2016). doi:10.1109/CVPR
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
+
 import torch
 
 from napari_sadp._validate import check_option, check_range
@@ -18,6 +21,8 @@ keep_triton_out()
 
 import torchvision.models as tvm  # noqa: E402  after the guard
 
+#: What files of torchvision's weights are called.
+TORCHVISION_SUFFIXES = (".pth", ".pt")
 _BUILDERS = {
     "resnet18": tvm.resnet18,
     "resnet34": tvm.resnet34,
@@ -82,8 +87,8 @@ def run_with_features(network: torch.nn.Module, images: torch.Tensor) -> tuple[t
     return network.fc(features), features
 
 
-def load_imagenet(network: torch.nn.Module, architecture: Architecture) -> None:
-    """Give a network the weights that torchvision has for ImageNet, downloading them upon the first use.
+def load_imagenet(network: torch.nn.Module, architecture: Architecture, path: Path | None = None) -> None:
+    """Give a network the weights that torchvision has for ImageNet, from a file or downloaded upon the first use.
 
     The weights of the three colours of the first layer are added, so that grey images give what they gave; the last layer
     stays as it is.
@@ -94,23 +99,50 @@ def load_imagenet(network: torch.nn.Module, architecture: Architecture) -> None:
         Made by `build_resnet`.
     architecture : str
         Its architecture.
+    path : pathlib.Path, optional
+        A file as torchvision's download gives it, in place of the download.
 
     Raises
     ------
     CheckpointError
-        If the weights cannot be downloaded.
+        If the weights cannot be downloaded, or the file holds none of this architecture.
     """
     weights = tvm.get_model_weights(architecture).DEFAULT
+    # tensors alone: a file may come from anywhere, and whole pickles run what is in them
     try:
-        state = weights.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:
+        if path is None:
+            state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        where = f"{torch.hub.get_dir()}/checkpoints/{Path(weights.url).name}" if path is None else path
         raise CheckpointError(
-            f"initial is 'imagenet': torchvision cannot download {weights.url} ({error}); copy it to "
-            f"{torch.hub.get_dir()}/checkpoints/, or start from scratch"
+            f"initial: {where} holds no weights of torchvision, but something else; remove it or name another"
         ) from error
-    state["conv1.weight"] = state["conv1.weight"].sum(dim=1, keepdim=True)
-    kept = {name: value for name, value in state.items() if not name.startswith("fc.")}
-    network.load_state_dict(network.state_dict() | kept)
+    except (OSError, RuntimeError) as error:
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        what = (
+            f"initial is 'imagenet': torchvision cannot download {weights.url} ({cause}); start from scratch, or from a copy of that "
+            "file, by its path"
+            if path is None
+            else f"initial is {str(path)!r}, expected a readable file of torchvision's weights ({cause})"
+        )
+        raise CheckpointError(what) from error
+    try:
+        state["conv1.weight"] = state["conv1.weight"].sum(dim=1, keepdim=True)
+        kept = {name: value for name, value in state.items() if not name.startswith("fc.")}
+        ours = network.state_dict()
+        # files of before count no batches
+        wanted = {
+            name for name in ours if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
+        }
+        if not wanted <= set(kept) <= set(ours):
+            raise KeyError(", ".join(sorted(wanted ^ set(kept))))
+        network.load_state_dict(ours | kept)
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"initial: the weights of {path or weights.url} are not those of {architecture} for ImageNet"
+        ) from error
 
 
 def choose_device(device: str = "auto") -> torch.device:

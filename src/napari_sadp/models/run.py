@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,15 +16,30 @@ from safetensors.torch import load_file, save
 from napari_sadp._atomic import atomic_write
 from napari_sadp.errors import CheckpointError
 from napari_sadp.models.recipe import IMAGENET, TrainConfig
-from napari_sadp.models.resnet import build_resnet, choose_device, load_imagenet
-from napari_sadp.models.weights import load_weights
+from napari_sadp.models.registry import CHECKPOINT, find_weights
+from napari_sadp.models.resnet import TORCHVISION_SUFFIXES, build_resnet, choose_device, load_imagenet
+from napari_sadp.models.sources import trained_on
+from napari_sadp.models.weights import load_weights, read_card
 from napari_sadp.models.workers import join_workers
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from napari_sadp.labels.scheme import PatternScheme
     from napari_sadp.models.ahead import Ahead
+
+
+def no_origin(initial: str = "") -> dict[str, Any]:
+    """Return the same of a run that started from no network of this package."""
+    return {"initial": initial, "images_before": 0, "trained_on": []}
+
+
+def origin_of(file: Path) -> dict[str, Any]:
+    """Return what the card of a run says about the weights that it started from, and not where they lay on this machine."""
+    card = read_card(file)
+    return {
+        "initial": f"{file.name}, sha256 {card.sha256[:12]}",
+        "images_before": card.images_seen,
+        "trained_on": [asdict(run) for run in trained_on(card)],
+    }
 
 
 class TrainingRun:
@@ -37,6 +53,8 @@ class TrainingRun:
         Classes.
     folder : Path
         Run folder.
+    resume : bool
+        Whether `load` comes next.
 
     Raises
     ------
@@ -46,7 +64,9 @@ class TrainingRun:
         If the initial weights do not fit.
     """
 
-    def __init__(self, config: TrainConfig, scheme: PatternScheme, folder: Path) -> None:
+    def __init__(
+        self, config: TrainConfig, scheme: PatternScheme, folder: Path, *, resume: bool = False
+    ) -> None:
         self.config, self.folder = config, folder
         self.workers, self.device = join_workers(choose_device(config.device))
         if config.parts % self.workers.count:
@@ -60,7 +80,12 @@ class TrainingRun:
         self.average = build_resnet(config.architecture, len(scheme)).to(
             self.device, memory_format=torch.channels_last
         )
-        if config.initial:
+        #: What the run started from, for the card.
+        self.origin: dict[str, Any] = no_origin()
+        #: What crystals the training images are of, as a checkpoint has it; None before the first.
+        self.trained_on: dict[str, str] | None = None
+        # a run that goes on has all of it in its checkpoint: the weights it started from may be gone
+        if config.initial and not (resume and self.checkpoint.exists()):
             self._start_from(config.initial, scheme)
         self.average.load_state_dict(self.network.state_dict())
         decayed = [p for p in self.network.parameters() if p.ndim > 1]
@@ -79,16 +104,19 @@ class TrainingRun:
 
     def _start_from(self, path: str, scheme: PatternScheme) -> None:
         """Take the weights of a trained network of the same architecture and classes, or those of ImageNet."""
-        if path == IMAGENET:
-            load_imagenet(self.network, self.config.architecture)
+        if path == IMAGENET or Path(path).suffix in TORCHVISION_SUFFIXES:
+            load_imagenet(self.network, self.config.architecture, None if path == IMAGENET else Path(path))
+            self.origin = no_origin(Path(path).name)
             return
-        network, card, theirs = load_weights(path)
+        file = find_weights(path)
+        network, card, theirs = load_weights(file)
         if card.architecture != self.config.architecture or theirs.labels != scheme.labels:
             raise CheckpointError(
                 f"{path}: {card.architecture} for {len(theirs)} classes, expected {self.config.architecture} for the "
                 f"{len(scheme)} of this run"
             )
         self.network.load_state_dict(network.state_dict())
+        self.origin = origin_of(file)
 
     @property
     def loss(self) -> float:
@@ -99,6 +127,11 @@ class TrainingRun:
     def accuracy(self) -> float:
         """Moving average over the training images; nan before the first step."""
         return float(self._shown[1])
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the state is kept."""
+        return self.folder / CHECKPOINT
 
     @property
     def best_path(self) -> Path:
@@ -213,16 +246,31 @@ class TrainingRun:
             "accuracy": self.accuracy,
             "best": self.best,
         }
-        metadata = {"config": json.dumps(asdict(self.config)), "counters": json.dumps(counters)}
+        metadata = {
+            "config": json.dumps(asdict(self.config)),
+            "counters": json.dumps(counters),
+            "origin": json.dumps(self.origin),
+            "trained_on": json.dumps(self.trained_on),
+        }
         payload = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata=metadata)
-        with atomic_write(self.folder / "checkpoint.safetensors", "wb") as stream:
+        with atomic_write(self.checkpoint, "wb") as stream:
             stream.write(payload)
+
+    def _origin_of_before(self) -> dict[str, Any]:
+        """Return what a run started from whose checkpoint, of an older version, does not say it."""
+        initial = self.config.initial
+        if not initial or initial == IMAGENET or Path(initial).suffix in TORCHVISION_SUFFIXES:
+            return no_origin(Path(initial).name)
+        try:
+            return origin_of(find_weights(initial))
+        except CheckpointError:  # gone since
+            return no_origin(Path(initial).name) | {"trained_on": [{"split": "unknown", "own": "elsewhere"}]}
 
     def load(self) -> bool:
         """Take up a saved state; return whether there was one."""
         from safetensors import safe_open
 
-        path = self.folder / "checkpoint.safetensors"
+        path = self.checkpoint
         if not path.exists():
             return False
         try:
@@ -230,6 +278,8 @@ class TrainingRun:
                 metadata = stream.metadata()
             tensors = load_file(path)
             config, counters = json.loads(metadata["config"]), json.loads(metadata["counters"])
+            self.origin = json.loads(metadata["origin"]) if "origin" in metadata else self._origin_of_before()
+            self.trained_on = json.loads(metadata.get("trained_on", "null"))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path}: not a checkpoint of a training run ({error})") from error
         free = (

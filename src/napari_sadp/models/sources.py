@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_sadp import __version__
-from napari_sadp.dataset.crystals import choose_crystals
+from napari_sadp.dataset.conversion_stream import conversion_stream
+from napari_sadp.dataset.crystals import (
+    ELSEWHERE,
+    UNKNOWN,
+    TrainedOn,
+    choose_crystals,
+    own_catalogue_sha256,
+)
 from napari_sadp.dataset.disk_stream import DiskStream
 from napari_sadp.dataset.library import build_library_steps, load_library
 from napari_sadp.dataset.outliers import OUTLIER_KINDS, outlier_library
 from napari_sadp.dataset.read import open_dataset
-from napari_sadp.dataset.stream import PatternStream
-from napari_sadp.models.recipe import STREAM
+from napari_sadp.models.recipe import IMAGENET, STREAM
+from napari_sadp.models.registry import bundled_path
+from napari_sadp.models.weights import WeightsCard, read_card
+from napari_sadp.simulation.catalogue import load_catalogue
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     import torch
 
     from napari_sadp.dataset.library import SpotLibrary
+    from napari_sadp.dataset.read import DatasetReader
+    from napari_sadp.dataset.stream import PatternStream
     from napari_sadp.labels.scheme import PatternScheme
     from napari_sadp.models.recipe import TrainConfig
 
 #: Seeds of validation images are this far from those of training images.
 _VALIDATION_SEED = 10**9
+#: What the networks of the package were trained on.
+_OF_PACKAGE = TrainedOn("formula")
+_NO_RECORD = TrainedOn(UNKNOWN, ELSEWHERE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +63,8 @@ class Source:
         The image convention that they are in.
     library : SpotLibrary or None
         The spots of a stream.
+    trained_on : TrainedOn
+        What a run on them may have seen, and holds out; of a data set it is that of the data set, whatever the recipe says.
     """
 
     stream: PatternStream | DiskStream
@@ -57,6 +73,7 @@ class Source:
     n_images: int | None
     conversion: str
     library: SpotLibrary | None = None
+    trained_on: TrainedOn = _NO_RECORD
 
 
 def open_source_steps(
@@ -103,10 +120,15 @@ def open_source_steps(
         If the data set has other classes.
     """
     if config.source == STREAM:
-        library = yield from _library_steps(config, scheme, validation, folder, workers)
+        drawn = TrainedOn(config.split, own_catalogue_sha256())
+        library = yield from _library_steps(config, scheme, validation, folder, workers, drawn.own)
         seed = config.seed + _VALIDATION_SEED * validation
-        stream = PatternStream(library, size=config.size, n_classes=len(scheme), device=device, seed=seed)
-        return Source(stream, library.symmetry_label, library.crystal, None, "aligned", library)
+        stream = conversion_stream(
+            config.conversion, library, size=config.size, n_classes=len(scheme), device=device, seed=seed
+        )
+        return Source(
+            stream, library.symmetry_label, library.crystal, None, config.conversion, library, drawn
+        )
     reader = open_dataset(config.source)
     if reader.class_names != scheme.labels:
         raise ValueError(
@@ -116,7 +138,95 @@ def open_source_steps(
     part = "validation" if validation else "train"
     disk = DiskStream(reader, part, size=config.size, device=device, seed=config.seed)
     names = np.array([row["structure"] for row in reader.rows])
-    return Source(disk, reader.labels, names, len(disk), "article")
+    return Source(disk, reader.labels, names, len(disk), "article", trained_on=dataset_trained_on(reader))
+
+
+def dataset_trained_on(reader: DatasetReader) -> TrainedOn:
+    """Return what a run on a data set may see.
+
+    Parameters
+    ----------
+    reader : DatasetReader
+        The data set.
+
+    Returns
+    -------
+    TrainedOn
+        Split as its configuration says; `ELSEWHERE` where a training structure of it is not of the package.
+    """
+    package = {
+        (entry.key, f"{entry.source} {entry.source_id}, {entry.licence}") for entry in load_catalogue("")
+    }
+    description = reader.description
+    drawn = {(item["id"], item["source"]) for item in description["structures"] if item["split"] == "train"}
+    return TrainedOn(description["config"]["split"], "" if drawn <= package else ELSEWHERE)
+
+
+def trained_on_record(source: Source, before: Sequence[dict[str, str]] = ()) -> list[dict[str, str]]:
+    """Return what the card of a run says about the structures that its weights may have seen, ``trained_on`` of its recipe.
+
+    Parameters
+    ----------
+    source : Source
+        Training images of the run.
+    before : sequence of dict
+        The same of the weights that it started from.
+
+    Returns
+    -------
+    list of dict
+        `TrainedOn` of every run that the weights went through, the first one first, each once.
+    """
+    return [*(item for item in before if item != asdict(source.trained_on)), asdict(source.trained_on)]
+
+
+def trained_on(card: WeightsCard) -> tuple[TrainedOn, ...]:
+    """Return what the runs that some weights went through may have seen.
+
+    Parameters
+    ----------
+    card : WeightsCard
+        Card of the weights.
+
+    Returns
+    -------
+    tuple of TrainedOn
+        As ``trained_on`` of its recipe says; without that, as far as the card of an older version tells.
+    """
+    recipe = card.recipe
+    if "trained_on" in recipe:
+        record = recipe["trained_on"]
+        # an empty record must not pass for a network that knows nothing
+        items = record if isinstance(record, list) and record else [None]
+        return tuple(dict.fromkeys(map(_read_record, items)))
+    if _is_of_package(card.sha256):
+        return (_OF_PACKAGE,)
+    if recipe.get("source") == STREAM:
+        # before there was a choice formulas were held out; a catalogue of the user's own went without a record
+        last = TrainedOn(str(recipe.get("split", "formula")), UNKNOWN)
+    else:
+        last = _NO_RECORD
+    return tuple(dict.fromkeys([*_trained_before(str(recipe.get("initial", ""))), last]))
+
+
+def _read_record(item: Any) -> TrainedOn:
+    """Return an item of the record in a card; what is damaged in it is unknown."""
+    content = item if isinstance(item, dict) else {}
+    return TrainedOn(str(content.get("split", UNKNOWN)), str(content.get("own", ELSEWHERE)))
+
+
+def _trained_before(initial: str) -> list[TrainedOn]:
+    """Return what the weights may have seen that a run of an older version started from; its card has their file and sha256."""
+    if initial in ("", IMAGENET):
+        return []
+    _, _, sha256 = initial.partition(", sha256 ")
+    return [_OF_PACKAGE if sha256 and _is_of_package(sha256) else _NO_RECORD]
+
+
+def _is_of_package(sha256: str) -> bool:
+    """Tell whether a network ships with the package, by its sha256 or the first digits of that."""
+    cards = sorted(bundled_path().parent.glob("*.json"))
+    return bool(sha256) and any(read_card(path).sha256.startswith(sha256) for path in cards)
 
 
 def outlier_source(
@@ -143,14 +253,34 @@ def outlier_source(
     rng = np.random.default_rng([config.seed, 2])
     library = outlier_library(source.library, scheme, max(config.outlier_images // 2, 10), rng)
     seed = config.seed + 2 * _VALIDATION_SEED - 1
-    stream = PatternStream(library, size=config.size, n_classes=len(OUTLIER_KINDS), device=device, seed=seed)
-    return Source(stream, library.symmetry_label, library.crystal, None, source.conversion, library)
+    stream = conversion_stream(
+        source.conversion,
+        library,
+        size=config.size,
+        n_classes=len(OUTLIER_KINDS),
+        device=device,
+        seed=seed,
+    )
+    return Source(
+        stream,
+        library.symmetry_label,
+        library.crystal,
+        None,
+        source.conversion,
+        library,
+        source.trained_on,
+    )
 
 
 def _library_steps(
-    config: TrainConfig, scheme: PatternScheme, validation: bool, folder: Path | None, workers: int
+    config: TrainConfig,
+    scheme: PatternScheme,
+    validation: bool,
+    folder: Path | None,
+    workers: int,
+    own: str,
 ) -> Generator[tuple[int, int], None, SpotLibrary]:
-    """Draw the crystals of a run and work out their spots; the seed of the run fixes both."""
+    """Draw the crystals of a run and work out their spots; the seed of the run and the user's own catalogue fix both."""
     settings = (
         config.seed,
         validation,
@@ -158,6 +288,7 @@ def _library_steps(
         config.dynamical_nm,
         config.groups,
         config.split,
+        own,
     )
     key = json.dumps([*settings, scheme.version, __version__])
     path = folder and folder / f"spots_{'validation' if validation else 'training'}.npz"

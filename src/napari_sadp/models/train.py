@@ -24,11 +24,9 @@ from napari_sadp.models.ahead import Ahead
 from napari_sadp.models.calibrate import expected_calibration_error, fit_temperature
 from napari_sadp.models.event_file import EventFile
 from napari_sadp.models.outliers import fit_outlier_steps
-from napari_sadp.models.recipe import IMAGENET
-from napari_sadp.models.registry import find_weights
 from napari_sadp.models.run import TrainingRun
-from napari_sadp.models.sources import Source, open_source_steps, outlier_source
-from napari_sadp.models.weights import WeightsCard, read_card, save_weights
+from napari_sadp.models.sources import Source, open_source_steps, outlier_source, trained_on_record
+from napari_sadp.models.weights import WeightsCard, save_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -97,7 +95,7 @@ def train(
     folder : path-like
         Run folder; made if missing.
     resume : bool
-        Go on from the checkpoint in the folder; without it a checkpoint there is an error.
+        Go on from the checkpoint in the folder, or begin where there is none; without it a checkpoint there is an error.
     stop : callable, optional
         Asked after every step; when it returns True, training ends there, and the best weights are measured and written.
     workers : int
@@ -111,16 +109,20 @@ def train(
     Raises
     ------
     CheckpointError
-        If the folder holds a checkpoint of another run, or one at all without `resume`.
+        If the folder holds a checkpoint of another run, or one at all without `resume`, or is not the same for all processes.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     scheme = build_scheme(config.groups)
-    run = TrainingRun(config, scheme, folder)
-    if (folder / "checkpoint.safetensors").exists() and not resume:
+    run = TrainingRun(config, scheme, folder, resume=resume)
+    if run.checkpoint.exists() and not resume:
         raise CheckpointError(f"{folder}: holds a checkpoint already; resume it or name another folder")
     if resume:
         run.load()
+    if not run.workers.agree(run.samples, run.device):
+        raise CheckpointError(
+            f"{folder}: not the same for all processes, expected one folder that all machines share"
+        )
     sources = {}
     for part in ("train", "validate"):
         yield TrainProgress(f"crystals to {part}", 0.0, run.samples, run.seconds)
@@ -132,6 +134,7 @@ def train(
         sources[part] = yield from _shown(steps, f"crystals to {part}", run)
         if run.workers.is_first:
             run.workers.wait()
+    _same_crystals(run, asdict(sources["train"].trained_on))
     yield from _loop(run, sources["train"], sources["validate"], stop)
     run.workers.leave()
     if not run.workers.is_first:
@@ -148,12 +151,15 @@ def train(
     yield TrainProgress("validate", 0.0, **about)
     metrics, temperature = validate(run.average, sources["validate"], config.validation_samples)
     outliers = None
-    if config.outlier_images and sources["train"].library is not None:
+    in_pictures = sources["train"].library is not None and sources["train"].conversion != "rendered"
+    if config.outlier_images and in_pictures:
         foreign = outlier_source(sources["train"], config, scheme, run.device)
         steps = fit_outlier_steps(run.average, sources["train"], foreign, config.outlier_images)
         outliers = yield from _shown_shares(steps, about)
     recipe = asdict(config) | {"images_seen": run.samples, "seconds": round(run.seconds)}
-    recipe |= _initial(config.initial)
+    recipe |= run.origin
+    recipe["trained_on"] = trained_on_record(sources["train"], run.origin["trained_on"])
+    recipe["split"] = sources["train"].trained_on.split  # a data set has its own
     card = WeightsCard(
         name=config.name,
         architecture=config.architecture,
@@ -170,13 +176,15 @@ def train(
     yield TrainProgress("done", 1.0, **about, metrics=metrics, weights=path)
 
 
-def _initial(initial: str) -> dict[str, str | int]:
-    """Return what a run started from, and how many images that had seen: where the file lay on this machine is nobody's business."""
-    if not initial or initial == IMAGENET:
-        return {"initial": initial, "images_before": 0}
-    path = find_weights(initial)
-    card = read_card(path)
-    return {"initial": f"{path.name}, sha256 {card.sha256[:12]}", "images_before": card.images_seen}
+def _same_crystals(run: TrainingRun, now: dict[str, str]) -> None:
+    """Note what crystals a run is of, and refuse to go on with others, such as those of another catalogue of the user."""
+    if run.trained_on not in (None, now):
+        raise CheckpointError(
+            f"{run.folder}: trained on structures held out by {run.trained_on['split']}, own catalogue "
+            f"{run.trained_on['own'][:12] or 'none'}; this run has {now['split']}, {now['own'][:12] or 'none'}; use the same, or "
+            "another folder"
+        )
+    run.trained_on = now
 
 
 def _shown_shares(

@@ -43,6 +43,13 @@ class Workers:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
+    def agree(self, value: int, device: torch.device) -> bool:
+        """Tell whether a number is the same in all processes; the tensors that carry it are on a device."""
+        both = torch.tensor([value, -value], dtype=torch.int64, device=device)
+        if self.count > 1:
+            dist.all_reduce(both, dist.ReduceOp.MAX)
+        return int(both.sum()) == 0
+
     def wait(self) -> None:
         """Wait until every process is here."""
         if self.count > 1:
