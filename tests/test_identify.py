@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from napari_sadp.identify import (
     NONE_LABEL,
@@ -19,7 +20,10 @@ from napari_sadp.identify import (
     stage_angle,
 )
 from napari_sadp.identify._pattern import combine_none, lattice_trust
+from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.models.predict import load_classifier
+from napari_sadp.models.resnet import build_resnet
+from napari_sadp.models.weights import WeightsCard, save_weights
 from napari_sadp.pattern import DiffractionPattern
 from napari_sadp.report import (
     contrast_limits,
@@ -232,6 +236,23 @@ def test_elements_and_candidates_are_priors(aluminium):
     assert mean.space_groups.probability(229) == pytest.approx(0.5, abs=0.02)
 
 
+def test_no_intensities_without_a_table_of_structures(tmp_path):
+    """A network for other groups: symmetry is all that is known, and that is what is said."""
+    torch.manual_seed(0)
+    scheme = build_scheme((225, 229))
+    card = WeightsCard("two", "resnet18", 48, scheme.groups, scheme.labels, scheme.version)
+    weights = save_weights(tmp_path, card, build_resnet("resnet18", len(scheme)))
+    sample = simulated_sample("Al", 225, (0, 0, 1), seed=1)
+    results = [identify_pattern(sample, load_classifier(weights, "cpu"))]
+    found = combine_results(results, knowledge=Knowledge(intensities=True))
+    assert any(
+        "Intensities are not weighed: for these groups there is no table" in line for line in found.messages
+    )
+    assert not any("weigh how bright spots are" in line for line in found.messages)
+    plain = combine_results(results)
+    assert found.space_groups.probabilities == pytest.approx(plain.space_groups.probabilities)
+
+
 def test_intensities_of_known_structures_count_where_asked_for(aluminium):
     """[001] of aluminium is as bright on all kinds of nodes as few structures of 221 are; spots and gaps do not know."""
     asked = Knowledge(intensities=True)
@@ -391,3 +412,54 @@ def test_spots_below_a_share_of_the_strongest_do_not_count_on_request(classifier
     assert same.best_class == whole.best_class
     with pytest.raises(ValueError, match=r"faintest is 0\.8"):
         identify_pattern(pattern, classifier, faintest=0.8)
+
+
+# ---- what was measured and decided, for other programs and for people ------------------------------------------------
+
+
+def test_the_json_holds_what_was_measured(classifier):
+    sample = replace(simulated_sample("Al", 225, (0, 1, 1), seed=3), pixel_size_inv_angstrom=0.0125)
+    result = identify_pattern(sample, classifier)
+    found = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    lattice, beam = found["lattice"], np.array(found["beam_rc"])
+    basis = np.array([lattice["g1_px"], lattice["g2_px"]])
+    on = [spot for spot in found["spots"] if spot["node"] is not None]
+    assert len(on) == lattice["n_spots"] > 10
+    for spot in on:
+        assert spot["rc"] == pytest.approx(beam + np.array(spot["node"]) @ basis, abs=1.0)
+        assert spot["intensity_error"] == pytest.approx(spot["intensity"] / spot["snr"])
+    states = [node["state"] for node in found["nodes"]]
+    assert {name: states.count(name) for name in ("present", "absent", "unknown")} == {
+        "present": result.nodes.present.sum(),
+        "absent": result.nodes.absent.sum(),
+        "unknown": len(result.nodes) - result.nodes.present.sum() - result.nodes.absent.sum(),
+    }
+    # what cannot be seen has no intensity
+    assert any(node["intensity"] is None for node in found["nodes"])
+    assert all(node["state"] == "unknown" for node in found["nodes"] if node["intensity"] is None)
+    assert sum(lattice["type_probabilities"].values()) == pytest.approx(1)
+    # [011] of a face-centred lattice: centred rectangle of sides 1 and root 2, a = 4.05 Å
+    assert lattice["type_probabilities"]["D"] > 0.9
+    lengths = found["calibrated"]
+    assert lengths["d_angstrom"][0] == pytest.approx(4.05 / np.sqrt(3), rel=0.02)
+    assert lengths["d_error_angstrom"][0] / lengths["d_angstrom"][0] == pytest.approx(0.005, abs=0.003)
+    assert lengths["camera_constant_px_angstrom"] == pytest.approx(80)
+    uncalibrated = identify_pattern(replace(sample, pixel_size_inv_angstrom=None), classifier).to_dict()
+    assert uncalibrated["calibrated"] is None
+
+
+def test_what_was_decided_is_said_of_refused_patterns_too(classifier):
+    noise = DiffractionPattern(np.random.default_rng(0).poisson(50, (128, 128)), source="noise.tif")
+    noise = noise.with_note("calibration of 9 1/nm taken as none")
+    mask = np.zeros(noise.shape, bool)
+    mask[:16] = True
+    refused = identify_pattern(noise, classifier, mask=mask)
+    assert not refused.used
+    assert "masked by the user: 12.5 % of the frame" in refused.notes
+    sample = simulated_sample("Al", 225, (0, 1, 1), seed=3).with_note("calibration of 9 1/nm taken as none")
+    text = format_table(combine_results([refused, identify_pattern(sample, classifier)]))
+    assert text.count("calibration of 9 1/nm taken as none") == 1
+    assert "  all 2 patterns: calibration of 9 1/nm taken as none" in text
+    assert "  noise.tif[0]: masked by the user: 12.5 % of the frame" in text
+    nothing = format_table(combine_results([identify_pattern(replace(noise, notes=()), classifier)]))
+    assert "what was decided" not in nothing

@@ -18,6 +18,8 @@ _PUBLIC = {
     "SpotLattice": "geometry.results",
     "analyse_pattern": "geometry.analyse",
     "beam_frames": "simulation.frames",
+    "calibrated_lattice": "geometry.calibrated",
+    "camera_constant": "geometry.calibrated",
     "build_scheme": "labels.scheme",
     "combine_results": "identify",
     "combine_signals": "signals.combine",
@@ -54,6 +56,8 @@ __all__ = [
     "analyse_pattern",
     "beam_frames",
     "build_scheme",
+    "calibrated_lattice",
+    "camera_constant",
     "combine_results",
     "combine_signals",
     "find_structure",
@@ -81,6 +85,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.analyse import analyse_pattern
+    from napari_sadp.geometry.calibrated import calibrated_lattice, camera_constant
     from napari_sadp.geometry.convention import to_training_image
     from napari_sadp.geometry.results import SpotLattice
     from napari_sadp.identify import Identification, PatternResult, combine_results, identify_patterns

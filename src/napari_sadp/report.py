@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Patterns in one picture; more would be too small to see.
 MAX_PANELS = 6
+#: Patterns that are named in one line.
+_MOST_NAMES = 3
 #: A further pattern that is expected to tell less is not worth naming [bit].
 WORTHWHILE_BITS = 0.05
 
@@ -80,7 +82,7 @@ def format_table(found: Identification) -> str:
         if result.used and found.zones is not None:
             lines.append(f"{'':<32} {_zone_line(found, number)}")
             number += 1
-    lines.append("")
+    lines += [*_note_lines(found), ""]
     if not found.n_used:
         return "\n".join([*lines, headline(found)])
     lines.append(
@@ -183,6 +185,21 @@ def _pattern_lines(result: PatternResult) -> list[str]:
         f"{lattice.angle_deg:6.2f} {lattice.n_spots:5d}  {best[0]:<6} {best[1]:5.2f}  "
         f"{second} {by_lattice.max() * (1 - result.none_of_these):.2f}"
     ]
+
+
+def _note_lines(found: Identification) -> list[str]:
+    """Return what was decided about the patterns, each thing once, with the patterns that it is about."""
+    about: dict[str, list[str]] = {}
+    for result in found.patterns:
+        for note in dict.fromkeys(result.notes):
+            about.setdefault(note, []).append(result.pattern.name)
+    lines = ["", "what was decided"] if about else []
+    for note, names in about.items():
+        of_all = len(names) == len(found.patterns) and len(names) > 1
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        which = f"all {len(names)} patterns" if of_all else ", ".join(names[:_MOST_NAMES]) + more
+        lines.append(f"  {which}: {note}")
+    return lines
 
 
 def plot_identification(found: Identification) -> Figure:

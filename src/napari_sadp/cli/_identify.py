@@ -99,6 +99,11 @@ def add_command(commands: Any) -> None:
         help="network: a name that `napari-sadp weights` lists, or a .safetensors file with its card beside it (default: that of the "
         "package)",
     )
+    command.add_argument(
+        "--views", choices=("mirrors", "one", "turns"), default="mirrors",
+        help="what the network's answer is averaged over: the image and its mirror images (default), the image alone, or these and "
+        "turned ones",
+    )  # fmt: skip
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
     command.set_defaults(run=run)
 
@@ -119,7 +124,7 @@ def run(options: argparse.Namespace) -> int:
     knowledge = Knowledge(
         options.elements, options.candidates, options.thickness_nm, tuple(options.tilt), options.intensities
     )
-    classifier = load_classifier(options.weights, options.device)
+    classifier = load_classifier(options.weights, options.device, views=options.views)
     results: list[PatternResult] = []
     interrupted = False
     try:

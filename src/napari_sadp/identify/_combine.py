@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,15 +15,17 @@ from napari_sadp.ensemble.combine import RULES, SpaceGroupPosterior, combine, no
 from napari_sadp.ensemble.contrast import measured_contrast, weakest_visible
 from napari_sadp.ensemble.joint import SURPRISE, Evidence, Joint, joint_posterior
 from napari_sadp.ensemble.priors import GroupPrior, group_prior
+from napari_sadp.ensemble.views import view_table
 from napari_sadp.identify._pattern import identify_pattern
 from napari_sadp.identify._results import Identification, PatternResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from napari_sadp.ensemble.combine import Rule
     from napari_sadp.labels.scheme import PatternScheme
+    from napari_sadp.models.predict import Views
     from napari_sadp.pattern import DiffractionPattern
 
 #: Patterns of one class whose |g1| differ by less than this (natural logarithm) are taken as one zone axis.
@@ -35,6 +39,8 @@ WEAKEST_ERROR = 1.0
 SHARED_CALIBRATED, SHARED_STACK, SHARED_FILES = 0.95, 0.9, 0.5
 #: Error of an angle between two patterns by the stage or the user [deg]: goniometer, and axes that are not exactly hit.
 TILT_ERROR_DEG = 1.5
+#: What is said where intensities should count, and the package has no table of structures for the scheme.
+_NO_INTENSITIES = "Intensities are not weighed: for these groups there is no table of known structures. The probabilities rest on symmetry alone."
 #: From this probability on a pattern is said not to fit the others.
 _STRANGER = 0.5
 
@@ -153,7 +159,8 @@ def combine_results(
             posterior = _with_prior(posterior, prior, scheme)
     messages = (*prior.messages, *tilt_messages, *_strangers(used, place, joint))
     if knowledge.intensities and rule == "product":
-        messages += (_without_intensities(reason(plain), scheme),)
+        known = view_table(scheme).contrast is not None
+        messages += (_without_intensities(reason(plain), scheme) if known else _NO_INTENSITIES,)
     return Identification(
         results,
         posterior,
@@ -329,7 +336,8 @@ def identify_patterns(
     rule: Rule = "product",
     weights: Path | str | None = None,
     device: str = "auto",
-    beam_rc: Sequence[float] | None = None,
+    views: Views = "mirrors",
+    beam_rc: Sequence[float] | Iterable[Sequence[float]] | None = None,
     min_snr: float = 6.0,
     faintest: float = 0.0,
     progress: Callable[[PatternResult], None] | None = None,
@@ -347,8 +355,10 @@ def identify_patterns(
         Weight file; the bundled network by default.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-    beam_rc : sequence of 2 float, optional
-        Direct beam (row, col) [px] of all patterns, if the user knows it.
+    views : {"mirrors", "one", "turns"}
+        What the network's answer is averaged over, see `napari_sadp.models.predict.image_views`.
+    beam_rc : sequence of 2 float or iterable of these, optional
+        Direct beam (row, col) [px], if the user knows it: one for all patterns, or one for each, nan where it is not known.
     min_snr : float
         Smallest signal to noise ratio of a spot.
     faintest : float
@@ -373,11 +383,26 @@ def identify_patterns(
     from napari_sadp.models.predict import load_classifier
 
     check_option("rule", rule, RULES)
-    classifier = load_classifier(weights, device)
+    classifier = load_classifier(weights, device, views=views)
     results = []
-    for pattern in patterns:
-        result = identify_pattern(pattern, classifier, beam_rc=beam_rc, min_snr=min_snr, faintest=faintest)
+    beams = _beam_of_each(beam_rc)
+    for number, pattern in enumerate(patterns):
+        try:
+            beam = next(beams)
+        except StopIteration:
+            raise ValueError(f"beam_rc is given for {number} pattern(s), expected one for each") from None
+        result = identify_pattern(pattern, classifier, beam_rc=beam, min_snr=min_snr, faintest=faintest)
         results.append(result)
         if progress is not None:
             progress(result)
     return combine_results(results, rule=rule, knowledge=knowledge)
+
+
+def _beam_of_each(
+    beam_rc: Sequence[float] | Iterable[Sequence[float]] | None,
+) -> Iterator[np.ndarray | None]:
+    """Return the given direct beam of each pattern in turn, None where it is not known; the same for all for ever."""
+    if beam_rc is None or (isinstance(beam_rc, (Sequence, np.ndarray)) and np.ndim(beam_rc) == 1):
+        return repeat(None if beam_rc is None else np.asarray(beam_rc, dtype=float))
+    rows = (np.asarray(row, dtype=float) for row in beam_rc)
+    return (None if np.isnan(row).any() else row for row in rows)

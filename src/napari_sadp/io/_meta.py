@@ -113,11 +113,11 @@ def read_axes(raw: list[dict[str, Any]], shape: tuple[int, ...]) -> tuple[list[S
 
 def signal_axes(
     axes: list[StackAxis], navigate: list[bool | None]
-) -> tuple[tuple[int, int] | None, list[str]]:
-    """Return which two axes of the array are rows and columns, None for spectra, and the notes about it."""
+) -> tuple[tuple[int, int] | None, list[str], bool]:
+    """Return which two axes of the array are rows and columns, None for spectra, notes, and whether the file calls others so."""
     signal = [i for i, flag in enumerate(navigate) if flag is not None and not flag]
     if len(axes) < 2 or len(signal) == 1 or any(axes[i].units in _ENERGIES for i in signal):
-        return None, []
+        return None, [], False
     if len(signal) != 2:
         signal = [len(axes) - 2, len(axes) - 1]
     # Gatan writes some 4-D STEM sets with the scan as the fastest axes: the units tell
@@ -129,8 +129,8 @@ def signal_axes(
     ):
         names = " and ".join(axes[i].units for i in other)
         note = f"the axes in {names} taken as those of the pattern, although the file calls them the scan"
-        return (other[0], other[1]), [note]
-    return (signal[0], signal[1]), []
+        return (other[0], other[1]), [note], True
+    return (signal[0], signal[1]), [], False
 
 
 def is_spectrum(signal: dict[str, Any]) -> bool:

@@ -60,6 +60,8 @@ class PatternStack:
         Number of frames that stand before this stack in its file.
     stage_deg : tuple of 2 float, optional
         Tilts alpha and beta of the stage [deg].
+    transposed : bool
+        Whether rows and columns are axes that the file calls those of the scan.
 
     Raises
     ------
@@ -78,6 +80,7 @@ class PatternStack:
     notes: tuple[str, ...] = field(default_factory=tuple)
     first_frame: int = 0
     stage_deg: tuple[float, float] | None = None
+    transposed: bool = False
 
     def __post_init__(self) -> None:
         shape = tuple(int(n) for n in self.data.shape)
@@ -317,7 +320,7 @@ def _stack(signal: dict[str, Any], plugin: str, source: str) -> PatternStack | s
         raw_axes = raw_axes[:-1]
         notes = [*notes, "colour image turned to grey"]
     axes, navigate = _meta.read_axes(raw_axes, tuple(int(n) for n in data.shape))
-    chosen, axes_notes = _meta.signal_axes(axes, navigate)
+    chosen, axes_notes, chosen_by_units = _meta.signal_axes(axes, navigate)
     if chosen is None:
         return "spectra"
     if min(axes[i].size for i in chosen) < _MIN_SIDE:
@@ -345,4 +348,5 @@ def _stack(signal: dict[str, Any], plugin: str, source: str) -> PatternStack | s
         title=str(dig(as_mapping(signal.get("metadata")), "General", "title") or ""),
         notes=(*signal.get("notes", ()), *notes, *axes_notes, *voltage_notes, *length_notes, *axis_notes),
         stage_deg=_meta.stage_deg(signal),
+        transposed=chosen_by_units,
     )

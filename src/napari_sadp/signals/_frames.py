@@ -14,12 +14,14 @@ import numpy as np
 from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.conversions import convert_pattern
+from napari_sadp.geometry.faint import without_faint
 from napari_sadp.io._pixels import resample_square
 from napari_sadp.pattern import DiffractionPattern, PatternKind
 from napari_sadp.signals._properties import Measured, class_part, property_row
 
 if TYPE_CHECKING:
     from napari_sadp.identify import PatternResult
+    from napari_sadp.models.predict import Views
 
 #: Columns of the lattice signal; a refused frame has nan everywhere but in n_spots.
 LATTICE_COLUMNS: tuple[str, ...] = (
@@ -49,12 +51,15 @@ class Frame:
     def pattern(self, data: np.ndarray, mask: np.ndarray | None) -> DiffractionPattern:
         """Return a frame (n_rows, n_cols), masked where `mask` is true, as the package's own value."""
         if mask is not None:
-            mask = np.asarray(mask, dtype=bool)
+            mask = square_mask(np.asarray(mask, dtype=bool), self.scale)
         if self.scale is not None:
             data = resample_square(data, *self.scale)
-            if mask is not None:
-                mask = resample_square(mask.astype(np.float32), *self.scale) > 0
         return DiffractionPattern(data, pixel_size_inv_angstrom=self.pixel_size, mask=mask, kind=self.kind)
+
+
+def square_mask(mask: np.ndarray, scale: tuple[float, float] | None) -> np.ndarray:
+    """Return the mask of a stored frame (n_rows, n_cols) as one of its square pixels; they are those of the frame without a scale."""
+    return mask if scale is None else resample_square(mask.astype(np.float32), *scale) > 0
 
 
 def beam_or_none(beam_rc: np.ndarray | None) -> np.ndarray | None:
@@ -126,18 +131,20 @@ def properties(
     classify: bool,
     weights: str | None,
     device: str,
+    views: Views,
     mask: np.ndarray | None = None,
     beam_rc: np.ndarray | None = None,
     min_snr: float,
+    faintest: float = 0.0,
 ) -> np.ndarray:
     """Return the property columns of one frame, and the class columns where it is to be classified; one analysis for all."""
     pattern, beam_rc = frame.pattern(data, mask), beam_or_none(beam_rc)
     if classify:
-        found = _identified(pattern, weights, device, beam_rc, min_snr)
+        found = _identified(pattern, weights, device, views, beam_rc, min_snr, faintest)
         measured = Measured(found.reason, found.beam, found.lattice, found.nodes, frame.pixel_size)
         return np.append(property_row(measured), class_part(found.stated))
     try:
-        geometry = analyse_pattern(pattern, beam_rc=beam_rc, min_snr=min_snr)
+        geometry = without_faint(analyse_pattern(pattern, beam_rc=beam_rc, min_snr=min_snr), faintest)
     except PatternRefusedError as refusal:
         return property_row(Measured(refusal.reason, refusal.beam, None, None, frame.pixel_size))
     return property_row(Measured(None, geometry.beam, geometry.lattice, geometry.nodes, frame.pixel_size))
@@ -149,6 +156,7 @@ def class_row(
     frame: Frame,
     weights: str | None,
     device: str,
+    views: Views,
     n_classes: int,
     mask: np.ndarray | None = None,
     beam_rc: np.ndarray | None = None,
@@ -157,7 +165,7 @@ def class_row(
 ) -> np.ndarray:
     """Return the class probabilities of one frame and, last, that of none of them; nan where it is refused."""
     pattern, beam_rc = frame.pattern(data, mask), beam_or_none(beam_rc)
-    found = _identified(pattern, weights, device, beam_rc, min_snr, faintest)
+    found = _identified(pattern, weights, device, views, beam_rc, min_snr, faintest)
     return np.full(n_classes + 1, np.nan) if found.stated is None else found.stated
 
 
@@ -165,14 +173,19 @@ def _identified(
     pattern: DiffractionPattern,
     weights: str | None,
     device: str,
+    views: Views,
     beam_rc: np.ndarray | None,
     min_snr: float,
-    faintest: float = 0.0,
+    faintest: float,
 ) -> PatternResult:
     """Return a classified frame; the network is loaded once in each process."""
     from napari_sadp.identify import identify_pattern
     from napari_sadp.models.predict import load_classifier
 
     return identify_pattern(
-        pattern, load_classifier(weights, device), beam_rc=beam_rc, min_snr=min_snr, faintest=faintest
+        pattern,
+        load_classifier(weights, device, views=views),
+        beam_rc=beam_rc,
+        min_snr=min_snr,
+        faintest=faintest,
     )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_sadp.errors import REFUSAL_REASONS
+from napari_sadp.geometry.calibrated import length_errors
+from napari_sadp.geometry.grains import leftover_spots
 from napari_sadp.labels.lattice2d import LATTICE_TYPES
 
 if TYPE_CHECKING:
@@ -45,6 +47,9 @@ PROPERTY_COLUMNS: dict[str, str] = {
     "g2_inv_angstrom": "1/Å",
     "d1_angstrom": "Å",
     "d2_angstrom": "Å",
+    "d1_sigma_angstrom": "Å",
+    "d2_sigma_angstrom": "Å",
+    "leftover_share": "",
 }
 #: More columns where frames are classified too.
 CLASS_COLUMNS: dict[str, str] = {
@@ -119,7 +124,10 @@ def property_row(measured: Measured) -> np.ndarray:
         row |= {f"p_{kind}": p for kind, p in lattice.type_probabilities().items()}
         if measured.pixel_size is not None:
             row["g1_inv_angstrom"], row["g2_inv_angstrom"] = lengths * measured.pixel_size
-            row["d1_angstrom"], row["d2_angstrom"] = 1 / (lengths * measured.pixel_size)
+            d = 1 / (lengths * measured.pixel_size)
+            row["d1_angstrom"], row["d2_angstrom"] = d
+            row["d1_sigma_angstrom"], row["d2_sigma_angstrom"] = d * length_errors(lattice) / lengths
+        row["leftover_share"] = leftover_spots(lattice).share
     if nodes is not None:
         present, absent = int(nodes.present.sum()), int(nodes.absent.sum())
         row["nodes_present"], row["nodes_absent"] = present, absent

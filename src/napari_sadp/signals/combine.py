@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from napari_sadp.identify import Identification, combine_results, identify_patterns
+from napari_sadp.identify import Identification, combine_results
 
 if TYPE_CHECKING:
     from napari_sadp.identify import Knowledge
@@ -29,7 +29,7 @@ def combine_signals(
     knowledge : napari_sadp.identify.Knowledge, optional
         Elements, candidates, thickness or tilts, where they are known.
     **options
-        Options of `napari_sadp.identify_patterns` for the signals.
+        Options of `SADPattern2D.identify` for the signals.
 
     Returns
     -------
@@ -39,15 +39,16 @@ def combine_signals(
     Raises
     ------
     ValueError
-        If there is no signal, or results come from different class schemes.
+        If there is no signal, results come from different class schemes, or options are given where nothing is to be identified.
     """
     for item in signals:
         if not isinstance(item, Identification) and not hasattr(item, "to_stack"):
             raise ValueError(f"{item!r} is no pattern signal; call its set_signal_type('sadp') first")
-    found = [
-        item if isinstance(item, Identification) else identify_patterns(item.to_stack(), **options)
-        for item in signals
-    ]
+    if options and signals and all(isinstance(item, Identification) for item in signals):
+        raise ValueError(
+            f"{', '.join(options)} given, expected none: results are combined as they are, and there is no signal to identify"
+        )
+    found = [item if isinstance(item, Identification) else item.identify(**options) for item in signals]
     return combine_results(
         chain.from_iterable(item.patterns for item in found), rule=rule, knowledge=knowledge
     )

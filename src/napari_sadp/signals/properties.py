@@ -31,7 +31,9 @@ class SADPProperties(Signal1D):
     - ``rms_px``, ``n_spots``: distance of the spots from their nodes, and their number.
     - ``p_A`` ... ``p_D``: probabilities of the lattice types square, rectangular, hexagonal and oblique.
     - ``nodes_present``, ``nodes_absent``, ``nodes_unknown``: how many lattice nodes in view show a spot, show none, or cannot be judged.
-    - ``g1_inv_angstrom``, ``g2_inv_angstrom``, ``d1_angstrom``, ``d2_angstrom``: |g| [1/Å] and d = 1/|g| [Å]; nan when uncalibrated.
+    - ``g1_inv_angstrom``, ``g2_inv_angstrom``, ``d1_angstrom``, ``d2_angstrom``: |g| [1/Å] and d = 1/|g| [Å], with the uncertainties
+      ``d1_sigma_angstrom``, ``d2_sigma_angstrom`` of the fit; nan when uncalibrated.
+    - ``leftover_share``: amplitude of spots on no node over that of all: of a second grain or twin, 0 to 1.
     - ``class``, ``class_probability``, ``none_of_these``, where frames were classified: code of the most probable class, and probabilities.
 
     Numbers of spots and nodes are 0, and everything else but reason and beam is nan, where a frame is refused.

@@ -11,7 +11,7 @@ the signal lazy and compute under ``dask.distributed.Client(n_workers=..., threa
 
 from __future__ import annotations
 
-from dataclasses import replace
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from hyperspy.signal import BaseSignal
 from hyperspy.signals import LazySignal2D, Signal2D
 
 from napari_sadp._validate import check_option, check_range
+from napari_sadp.geometry._checks import with_mask
 from napari_sadp.geometry.convention import G1_FRACTION, IMAGE_CONVENTION, IMAGE_SIZE
 from napari_sadp.geometry.conversions import PATTERN_CONVERSIONS
 from napari_sadp.io.rosetta import stack_from_signal
@@ -27,13 +28,14 @@ from napari_sadp.signals._properties import CLASS_COLUMNS, PROPERTY_COLUMNS, REA
 from napari_sadp.signals.properties import SIGNAL_TYPE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from hyperspy.signals import Signal1D
 
     from napari_sadp.geometry.analyse import PatternGeometry
     from napari_sadp.identify import Identification
     from napari_sadp.io.rosetta import PatternStack
+    from napari_sadp.models.predict import Views
     from napari_sadp.signals.properties import SADPProperties
 
     #: One value for all frames, or a signal with one for each.
@@ -158,9 +160,11 @@ class SADPattern2D(Signal2D):
         beam_rc: Beam = None,
         mask: Mask = None,
         min_snr: float = 6.0,
+        faintest: float = 0.0,
         classify: bool = False,
         weights: str | None = None,
         device: str = "auto",
+        views: Views = "mirrors",
         **map_options: Any,
     ) -> SADPProperties:
         """Measure every frame once, for many maps: beam, lattice and its type, nodes, refusals, lengths, class.
@@ -174,12 +178,16 @@ class SADPattern2D(Signal2D):
             True where the data mean nothing: one frame (n_rows, n_cols) for all, or a signal with one for each.
         min_snr : float
             Smallest signal to noise ratio of a spot.
+        faintest : float
+            Intensity of the weakest spot that counts, over that of the strongest diffracted beam; 0 to 0.5.
         classify : bool
             Whether to classify too; every worker then loads the network.
         weights : str, optional
             Weight file, or the name of a network; the bundled network by default.
         device : str
             ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        views : {"mirrors", "one", "turns"}
+            What the network's answer is averaged over, see `napari_sadp.models.predict.image_views`.
         **map_options
             Options of `hyperspy.api.signals.BaseSignal.map`, such as ``show_progressbar``, ``num_workers`` and ``lazy_output``.
 
@@ -205,19 +213,22 @@ class SADPattern2D(Signal2D):
         >>> found.compute()  # doctest: +SKIP
         >>> found.image("rotation_deg").plot()  # doctest: +SKIP
         """
+        check_range("faintest", faintest, 0.0, 0.5)
         columns = dict(PROPERTY_COLUMNS)
         names: tuple[str, ...] = ()
         if classify:
             columns |= CLASS_COLUMNS
-            names = self._class_names(weights, device)
+            names = self._class_names(weights, device, views)
         found = self._map_rows(
             _frames.properties,
             columns,
             "properties",
             map_options,
+            faintest=faintest,
             classify=bool(classify),
             weights=weights,
             device=device,
+            views=views,
             **self._given(beam_rc, mask, min_snr),
         )
         found.set_signal_type(SIGNAL_TYPE)
@@ -243,7 +254,7 @@ class SADPattern2D(Signal2D):
         beam_rc : sequence of 2 float, optional
             Direct beam (row, col) [px], if it is known.
         mask : (n_rows, n_cols) ndarray of bool, optional
-            True where the data mean nothing [px of the square frame].
+            True where the data mean nothing [px of the stored frame].
         min_snr : float
             Smallest signal to noise ratio of a spot.
 
@@ -259,7 +270,10 @@ class SADPattern2D(Signal2D):
         """
         from napari_sadp.geometry.analyse import analyse_pattern
 
-        return analyse_pattern(self.to_stack()[index], beam_rc=beam_rc, mask=mask, min_snr=min_snr)
+        stack = self.to_stack()
+        if mask is not None:
+            mask = _frames.square_mask(self._given(None, mask, min_snr)["mask"], stack.oblong_scale)
+        return analyse_pattern(stack[index], beam_rc=beam_rc, mask=mask, min_snr=min_snr)
 
     def to_training_images(
         self,
@@ -319,6 +333,7 @@ class SADPattern2D(Signal2D):
             axis.offset = -(size - 1) / 2 * axis.scale
         images.metadata.set_item("Sadp.image_convention", IMAGE_CONVENTION)
         images.metadata.set_item("Sadp.conversion", conversion)
+        images.metadata.set_item("Sadp.notes", list(self.to_stack().notes))
         return images
 
     def classify(
@@ -326,6 +341,7 @@ class SADPattern2D(Signal2D):
         *,
         weights: str | None = None,
         device: str = "auto",
+        views: Views = "mirrors",
         beam_rc: Beam = None,
         mask: Mask = None,
         min_snr: float = 6.0,
@@ -340,6 +356,8 @@ class SADPattern2D(Signal2D):
             Weight file, or the name of a network; the bundled network by default.
         device : str
             ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        views : {"mirrors", "one", "turns"}
+            What the network's answer is averaged over, see `napari_sadp.models.predict.image_views`.
         beam_rc : sequence of 2 float or signal, optional
             Direct beam (row, col) [px], if it is known: one for all frames, or a signal with the navigation axes of this one, such as
             `find_direct_beam` gives; nan stands for not known.
@@ -363,7 +381,7 @@ class SADPattern2D(Signal2D):
             If a parameter is out of range, or mask or beam fit neither a frame nor the navigation axes.
         """
         check_range("faintest", faintest, 0.0, 0.5)
-        names = self._class_names(weights, device)
+        names = self._class_names(weights, device, views)
         return self._map_rows(
             _frames.class_row,
             dict.fromkeys(names, "probability"),
@@ -371,13 +389,20 @@ class SADPattern2D(Signal2D):
             map_options,
             weights=weights,
             device=device,
+            views=views,
             n_classes=len(names) - 1,
             faintest=faintest,
             **self._given(beam_rc, mask, min_snr),
         )
 
     def identify(
-        self, *, rule: str = "product", mask: np.ndarray | None = None, **options: Any
+        self,
+        *,
+        rule: str = "product",
+        beam_rc: Beam = None,
+        mask: Mask = None,
+        min_snr: float = 6.0,
+        **options: Any,
     ) -> Identification:
         """Name the space group, taking all frames as patterns of one crystal.
 
@@ -385,11 +410,15 @@ class SADPattern2D(Signal2D):
         ----------
         rule : {"product", "mean"}
             How the patterns combine.
-        mask : (n_rows, n_cols) ndarray of bool, optional
-            True where the data of all frames mean nothing [px of the square frame].
+        beam_rc : sequence of 2 float or signal, optional
+            Direct beam (row, col) [px], if it is known: one for all frames, or a signal with the navigation axes of this one, such as
+            `find_direct_beam` gives; nan stands for not known.
+        mask : ndarray of bool or signal, optional
+            True where the data mean nothing: one frame (n_rows, n_cols) for all, or a signal with one for each.
+        min_snr : float
+            Smallest signal to noise ratio of a spot.
         **options
-            Options of `napari_sadp.identify_patterns`: ``weights``, ``device``, ``beam_rc`` (one for all frames), ``min_snr``,
-            ``faintest``, ``progress``, ``knowledge``.
+            Options of `napari_sadp.identify_patterns`: ``weights``, ``device``, ``views``, ``faintest``, ``progress``, ``knowledge``.
 
         Returns
         -------
@@ -399,20 +428,28 @@ class SADPattern2D(Signal2D):
         Raises
         ------
         ValueError
-            If an option is wrong, or the mask has not the shape of a frame.
+            If an option is wrong, or mask or beam fit neither a frame nor the navigation axes.
         """
         from napari_sadp.identify import identify_patterns
 
-        stack = self.to_stack()
-        patterns = stack if mask is None else (replace(pattern, mask=mask) for pattern in stack)
-        return identify_patterns(patterns, rule=rule, **options)
+        stack, given = self.to_stack(), self._given(beam_rc, mask, min_snr)
+        patterns = iter(stack)
+        if mask is not None:
+            masks = _each_frame(given["mask"], 2)
+            patterns = (
+                with_mask(pattern, _frames.square_mask(np.asarray(one, dtype=bool), stack.oblong_scale))
+                for pattern, one in zip(patterns, masks, strict=False)
+            )
+        beams = None if beam_rc is None else _each_frame(given["beam_rc"], 1)
+        return identify_patterns(patterns, rule=rule, beam_rc=beams, min_snr=given["min_snr"], **options)
 
     # ---- parts ---------------------------------------------------------------------------------------------------
 
     def _given(self, beam_rc: Beam, mask: Mask, min_snr: float) -> dict[str, Any]:
         """Return what the user knows as arguments for `map`: arrays for all frames, signals for one value each."""
         given: dict[str, Any] = {"min_snr": check_range("min_snr", min_snr, 1, 1e6)}
-        frame = self.axes_manager.signal_shape[::-1]
+        axes = self._upright().axes_manager
+        frame = axes.signal_shape[::-1]
         for name, value, shape in (("beam_rc", beam_rc, (2,)), ("mask", mask, frame)):
             if value is None:
                 continue
@@ -426,30 +463,36 @@ class SADPattern2D(Signal2D):
             else:
                 value = np.asarray(value, dtype=float if name == "beam_rc" else bool)
                 found = value.shape
-            if found != shape or navigation not in ((), self.axes_manager.navigation_shape):
+            if found != shape or navigation not in ((), axes.navigation_shape):
                 raise ValueError(
                     f"{name} has navigation shape {navigation} and shape {found}, expected {shape} for all frames, or a signal "
-                    f"with the navigation shape {self.axes_manager.navigation_shape} of the patterns"
+                    f"with the navigation shape {axes.navigation_shape} of the patterns"
                 )
             # map may rechunk signals that it iterates in place: the caller's stay as they are
             given[name] = value.deepcopy() if isinstance(value, BaseSignal) and value._lazy else value
         return given
 
-    def _class_names(self, weights: str | None, device: str) -> tuple[str, ...]:
+    def _class_names(self, weights: str | None, device: str, views: Views) -> tuple[str, ...]:
         """Return the names of the classes of a network, and that of none of them."""
         from napari_sadp.identify import NONE_LABEL
         from napari_sadp.models.predict import load_classifier
 
-        return (*load_classifier(weights, device).scheme.labels, NONE_LABEL)
+        return (*load_classifier(weights, device, views=views).scheme.labels, NONE_LABEL)
 
     def _mapped(self, function: Any, **options: Any) -> BaseSignal:
         """Map a function of `_frames` over the frames as `to_stack` gives them: real, grey, unsigned, with their kind."""
-        stack = self.to_stack()
+        stack, upright = self.to_stack(), self._upright()
         # a stack has no navigation axes of length 1, the signal keeps them
-        frames = self._deepcopy_with_new_data(stack.data.reshape(self.data.shape))
+        frames = upright._deepcopy_with_new_data(stack.data.reshape(upright.data.shape))
         about = _frames.Frame(stack.kind, stack.oblong_scale, stack.pixel_size_inv_angstrom)
         # oblong pixels are resampled, so that unequal scales are no matter
         return frames.map(function, frame=about, silence_warnings=("scales", "units"), **options)
+
+    def _upright(self) -> SADPattern2D:
+        """Return the signal with the axes of the pattern as its signal axes: some files call them those of the scan."""
+        if not self.to_stack().transposed:
+            return self
+        return self.transpose(signal_axes=self.axes_manager.navigation_axes)
 
     def _title(self) -> str:
         return str(self.metadata.get_item("General.title", ""))
@@ -472,8 +515,18 @@ class SADPattern2D(Signal2D):
         axis.name, axis.units, axis.scale, axis.offset = "column", "", 1.0, 0.0
         found.metadata.set_item("Sadp.columns", list(columns))
         found.metadata.set_item("Sadp.units", list(columns.values()))
+        found.metadata.set_item("Sadp.notes", list(self.to_stack().notes))
         found.metadata.set_item("General.title", f"{self._title()} {what}".strip())
         return found
+
+
+def _each_frame(value: np.ndarray | BaseSignal, n_axes: int) -> Iterator[np.ndarray]:
+    """Return what `_given` gave for each frame in turn: the same array for all, or those of a signal, whose own axes are the last `n_axes`."""
+    if not isinstance(value, BaseSignal):
+        return repeat(value)
+    data = value.data
+    flat = data.reshape(-1, *data.shape[data.ndim - n_axes :])
+    return (np.asarray(row) for row in flat)
 
 
 class LazySADPattern2D(LazySignal2D, SADPattern2D):
