@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from napari.plugins._npe2 import get_readers
 from npe2 import PluginManager
 from support.containers import Acquisition, write_container, write_hspy
 from support.shared import SHARED
@@ -15,8 +16,10 @@ from napari_sadp import napari_io
 from napari_sadp.errors import UnreadableFileError
 from napari_sadp.io.rosetta import PatternStack, StackAxis, read_stacks
 from napari_sadp.io.spots_csv import read_spots
+from napari_sadp.io.write import write_patterns
 from napari_sadp.napari_io import METADATA_KEY, get_reader, layer_from_stack, read_layers, write_spots
-from napari_sadp.samples import SAMPLE_ZONES, SAMPLES
+from napari_sadp.samples import SAMPLE_ZONES, SAMPLES, simulated_sample
+from napari_sadp.widgets._sources import source_from_layer
 
 REAL = SHARED / "real_patterns"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"the acquired patterns are not at {REAL}")
@@ -45,7 +48,19 @@ def test_other_things_are_left_to_other_readers(path):
 
 
 @pytest.mark.parametrize(
-    "path", ["a.dm3", "A.DM4", "x/y.emd", "a.blo", "a.mib", "a.hspy", "a.ser", ["a.dm3", "b.dm4"]]
+    "path",
+    [
+        "a.dm3",
+        "A.DM4",
+        "x/y.emd",
+        "a.blo",
+        "a.mib",
+        "a.hspy",
+        "a.ser",
+        "a.tvips",
+        "a.mrc",
+        ["a.dm3", "b.dm4"],
+    ],
 )
 def test_get_reader_does_not_open_anything(path):
     assert get_reader(path) is read_layers
@@ -81,6 +96,48 @@ def test_metadata_are_small_and_plain(tmp_path, counts):
     about = keywords["metadata"][METADATA_KEY]
     assert len(json.dumps(about)) < 4000
     assert (about["voltage_kv"], about["camera_length_mm"]) == (200.0, 500.0)
+
+
+def test_tilts_of_the_stage_come_along(viewer, tmp_path):
+    stage = {"tilt_alpha": -20.5, "tilt_beta": 4.0}
+    path = write_patterns(
+        tmp_path / "a.hspy",
+        [simulated_sample("Al", 225, (0, 0, 1))],
+        metadata={"Acquisition_instrument": {"TEM": {"Stage": stage}}},
+    )
+    [layer] = viewer.open(path, plugin="napari-sadp")
+    assert layer.metadata[METADATA_KEY]["stage_deg"] == [-20.5, 4.0]
+    # as the terminal sees it
+    assert source_from_layer(layer).load(0).stage_deg == read_stacks(path)[0][0].stage_deg == (-20.5, 4.0)
+
+
+def test_files_of_napari_itself_come_without_a_question(viewer):
+    for extension in napari_io.MORE_EXTENSIONS:
+        assert "napari-sadp" not in get_readers(f"a{extension}"), extension
+    for extension in napari_io.EXTENSIONS:
+        assert list(get_readers(f"a{extension}")) == ["napari-sadp"], extension
+
+
+def test_a_calibrated_tif_keeps_its_calibration(tmp_path):
+    pattern = simulated_sample("Al", 225, (0, 0, 1))
+    path = write_patterns(tmp_path / "a.tif", [pattern])
+    [(data, keywords, kind)] = read_layers(str(path))
+    assert kind == "image"
+    assert data.shape == pattern.shape
+    assert keywords["units"] == ["1/nm", "1/nm"]
+    assert keywords["scale"] == pytest.approx([10 * pattern.pixel_size_inv_angstrom] * 2)
+
+
+def test_an_mrc_file_opens(viewer, tmp_path, counts):
+    header = np.zeros(256, "<i4")
+    header[:4] = counts.shape[2], counts.shape[1], counts.shape[0], 6  # unsigned integers of 16 bits
+    header[7:10] = header[:3]
+    header[16:19] = 1, 2, 3
+    header[52:54] = np.frombuffer(b"MAP \x44\x44\0\0", "<i4")
+    path = tmp_path / "a.mrc"
+    path.write_bytes(header.tobytes() + counts.astype("<u2").tobytes())
+    [layer] = viewer.open(path, plugin="napari-sadp")
+    assert np.asarray(layer.data).shape == counts.shape
 
 
 def test_bytes_are_an_image_and_no_labels(viewer, tmp_path):

@@ -23,8 +23,14 @@ if TYPE_CHECKING:
 
     LayerData = tuple[Any, dict[str, Any], str]
 
-#: Formats that the plugin opens: those in which microscopes write patterns. Plain images are napari's own.
-EXTENSIONS = (".dm3", ".dm4", ".emd", ".blo", ".mib", ".hspy", ".ser", ".emi")
+#: Formats that the plugin claims in napari: those of microscopes and their cameras, which napari itself does not open.
+EXTENSIONS = (
+    *(".dm3", ".dm4", ".emd", ".blo", ".mib", ".hspy", ".ser", ".emi"),
+    *(".tvips", ".mrc", ".de5", ".app5", ".nxs", ".prz"),
+)
+#: Formats that `read_layers` opens too, and that are not claimed: napari opens files (and folders) of these names, and would ask
+#: for every one of them which plugin is to do it, also for plain images. The *Identify* widget opens them.
+MORE_EXTENSIONS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".h5", ".hdf5", ".npy", ".zspy")
 #: Displayed intensity goes with the square root of the counts: weak spots beside strong ones.
 DISPLAY_GAMMA = 0.5
 #: Key of what the plugin keeps in the metadata of a layer.
@@ -34,7 +40,7 @@ _SPOT_COLUMNS = ("m", "n", "g_inv_angstrom", "intensity", "snr")
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
-    """Return the function that reads a file, or None if it is not of a format of ours.
+    """Return the function that reads a file, or None if it is not of a format that the plugin claims.
 
     Parameters
     ----------
@@ -58,7 +64,7 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     Parameters
     ----------
     path : str or sequence of str
-        One file, or several.
+        One file, or several, of any format that `napari_sadp.io.rosetta.read_stacks` knows.
 
     Returns
     -------
@@ -298,5 +304,6 @@ def _metadata(stack: PatternStack) -> dict[str, Any]:
         "pixel_size_inv_angstrom": stack.pixel_size_inv_angstrom,
         "voltage_kv": stack.voltage_kv,
         "camera_length_mm": stack.camera_length_mm,
+        "stage_deg": None if stack.stage_deg is None else list(stack.stage_deg),
         "notes": list(stack.notes),
     }

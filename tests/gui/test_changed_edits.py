@@ -77,6 +77,24 @@ def test_one_tip_alone_says_nothing_and_three_are_shown_as_two(item):
     assert three.basis_px is None
 
 
+def test_tips_that_were_put_before_the_beam_count_once_it_is_there(item):
+    bare = FrameResult(
+        item.source, 0, PatternResult(item.result.pattern, item.result.scheme, reason="no lattice")
+    )
+    nothing = {"beam": np.zeros((0, 2)), "vectors": np.zeros((0, 2))}
+    tips, beam = np.array([[50.0, 90.0], [90.0, 50.0]]), np.array([[50.0, 50.0]])
+    edits = changed_edits(Edits(), bare, nothing, nothing | {"vectors": tips})
+    assert not edits.any
+    edits = changed_edits(edits, bare, nothing | {"vectors": tips}, {"vectors": tips, "beam": beam})
+    assert edits.beam_rc == pytest.approx(beam[0])
+    assert edits.basis_px == pytest.approx(tips - beam[0])
+    # one tip waits on, and those of a lattice that was found follow from it
+    one = nothing | {"vectors": tips[:1]}
+    assert changed_edits(Edits(), bare, one, one | {"beam": beam}).basis_px is None
+    seen = held(item)
+    assert changed_edits(Edits(), item, seen, seen | {"beam": seen["beam"] + 2}).basis_px is None
+
+
 def test_spots_can_be_added_where_none_were_found(item):
     bare = FrameResult(
         item.source,

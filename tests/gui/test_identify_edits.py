@@ -342,6 +342,34 @@ def test_moving_a_lattice_vector_changes_lattice_nodes_class_and_groups(
     assert len(rows_of(vectors, 1)) == 2
 
 
+@gui
+def test_tips_before_the_beam_wait_for_it(qtbot, viewer, widget, patterns, stack_keywords):
+    blank = np.random.default_rng(7).poisson(50, (256, 256)).astype(np.float32)
+    image = viewer.add_image(np.stack([patterns[0].data, blank]), name="stack", **stack_keywords)
+    identify_all(qtbot, widget)
+    assert widget.outcome.frames[1].result.beam is None
+    layers = results_of(viewer, image)
+    layers["vectors"].add([1, 120.0, 160.0])
+    settle(qtbot, widget)
+    # what else is done to the frame leaves the tip alone
+    mask = widget.edit.make_mask()
+    mask.data_setitem((np.array([1]), np.array([3]), np.array([4])), 1)
+    settle(qtbot, widget)
+    assert widget.outcome.frames[1].edits.mask is not None
+    assert rows_of(layers["vectors"], 1) == pytest.approx(np.array([[120.0, 160.0]]))
+    layers["vectors"].add([1, 90.0, 130.0])
+    settle(qtbot, widget)
+    layers["spots"].add([1, 120.0, 160.0])
+    layers["beam"].add([1, 120.0, 130.0])
+    settle(qtbot, widget)
+    edits = widget.outcome.frames[1].edits
+    assert edits.beam_rc == pytest.approx([120, 130])
+    assert edits.basis_px == pytest.approx(np.array([[0, 30], [-30, 0]]))
+    assert len(rows_of(layers["vectors"], 1)) == 2
+    lattice = widget.outcome.frames[1].result.lattice
+    assert np.linalg.norm(lattice.g1_px) == pytest.approx(30, rel=0.01)
+
+
 # ---- mask --------------------------------------------------------------------------------------------------------
 
 

@@ -78,6 +78,23 @@ def test_metadata_of_others_do_not_matter():
     assert source_from_layer(layer).stack.voltage_kv is None
 
 
+@pytest.mark.parametrize(
+    ("told", "stage"),
+    [
+        ([-12.5, 3], (-12.5, 3.0)),
+        ((1.0, 2.0), (1.0, 2.0)),
+        (None, None),
+        (4.0, None),
+        ([1.0], None),
+        (["a", "b"], None),
+        ([np.nan, 1.0], None),
+    ],
+)
+def test_the_tilts_of_the_stage(told, stage):
+    layer = Image(np.ones((32, 32)), metadata={METADATA_KEY: {"stage_deg": told}})
+    assert source_from_layer(layer).load(0).stage_deg == stage
+
+
 def test_colours_become_grey():
     rgb = np.zeros((32, 40, 3), np.uint8)
     rgb[..., 1] = 100

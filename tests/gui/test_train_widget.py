@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
+import napari
 import pytest
 from napari.utils.notifications import notification_manager
 
 from napari_sadp.models.registry import WEIGHTS_VARIABLE, list_weights, runs_folder
+from napari_sadp.models.weights import read_card
 from napari_sadp.widgets import _train_work, train
+from napari_sadp.widgets._shared import NETWORKS
 
 pytestmark = pytest.mark.gui
 
@@ -77,8 +80,21 @@ def test_a_network_is_trained_and_offered(qtbot, widget, complaints, tmp_path):
     assert held_out.get_xdata()[-1] == widget.trained.last.samples
     assert max(held_out.get_ydata()) == pytest.approx(widget.trained.last.best_accuracy)
     # and the next run can start from it
-    widget.initial.reset_choices()
     assert set(widget.initial.choices) == {"from scratch", "sadp_resnet18", "mine", "ImageNet, downloaded"}
+
+
+def test_an_open_identify_offers_the_new_network(qtbot, widget):
+    _, identify = napari.current_viewer().window.add_plugin_dock_widget("napari-sadp", "Identify")
+    assert list(identify.network.choices) == ["sadp_resnet18"]
+    identify.network.value = "sadp_resnet18"
+    widget.run()
+    finish(qtbot, widget)
+    assert list(identify.network.choices) == ["sadp_resnet18", "mine"]
+    assert identify.network.value == "sadp_resnet18"
+    # a window that is gone does not stand in the way of the next one
+    napari.current_viewer().window.remove_dock_widget(identify.native)
+    qtbot.wait(50)
+    NETWORKS.changed.emit()
 
 
 def test_stop_keeps_the_best_weights(qtbot, widget, complaints):
@@ -97,6 +113,28 @@ def test_stop_keeps_the_best_weights(qtbot, widget, complaints):
     assert widget.trained.last.seconds < 60
     assert "mine" in list_weights()
     assert not widget.stop_button.enabled
+
+
+def test_a_run_that_was_stopped_goes_on_under_its_name(qtbot, widget, complaints):
+    widget.resume.value = True
+    widget.run()
+    assert "expected one with a run to go on with (checkpoint.safetensors)" in complaints.pop()
+    widget.resume.value = False
+    widget.minutes.value = 100
+    worker = widget.run()
+    worker.yielded.connect(lambda step: widget.stop() if getattr(step, "stage", "") == "train" else None)
+    finish(qtbot, widget)
+    first = widget.trained.last
+    widget.run()
+    assert "name is 'mine', which there is already" in complaints.pop()
+    widget.resume.value = True
+    worker = widget.run()
+    worker.yielded.connect(lambda step: widget.stop() if getattr(step, "stage", "") == "train" else None)
+    finish(qtbot, widget)
+    assert complaints == []
+    assert widget.trained.last.samples > first.samples
+    assert list(list_weights())[1:] == ["mine"]
+    assert read_card(list_weights()["mine"]).images_seen == widget.trained.last.samples
 
 
 def test_stop_before_the_training(qtbot, widget, complaints, monkeypatch):

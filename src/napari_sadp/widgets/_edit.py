@@ -20,7 +20,7 @@ from napari_sadp.widgets._latest import LatestRunner
 from napari_sadp.widgets._work import Ticket, reanalyse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from napari_sadp.widgets._result_layers import ResultLayers
     from napari_sadp.widgets._sources import Source
@@ -143,25 +143,55 @@ class Editor:
         if self._states and not self._closed:
             self._timer.start()
 
+    def read(self) -> list[tuple[Source, int, Edits]]:
+        """Take up what the layers hold now, without analysing it.
+
+        Returns
+        -------
+        list of (Source, int, Edits)
+            Frames that are followed, and what the user gave in each.
+        """
+        held = {id(layers): layers.positions() for layers in self.layers}
+        live_masks = len(self._frames) <= MAX_LIVE_MASKS
+        for number, state in self._states.items():
+            item = self._frames[number]
+            now = _of_frame(held[id(state.layers)], item.frame)
+            state.edits = changed_edits(state.edits, item, state.seen, now)
+            state.seen = now
+            if live_masks:
+                mask = self._mask_of(item.source, item.frame)
+                if not _same_mask(mask, state.edits.mask):
+                    state.edits = replace(state.edits, mask=mask)
+        return self.given()
+
+    def given(self) -> list[tuple[Source, int, Edits]]:
+        """Return what the user gave in each frame that is followed, as far as it was read."""
+        found = ((self._frames[number], state.edits) for number, state in self._states.items())
+        return [(item.source, item.frame, edits) for item, edits in found]
+
     def follow(self) -> None:
         """Look for changes now, and analyse again what changed."""
         self._timer.stop()
         if self._closed:
             return
-        held = {id(layers): layers.positions() for layers in self.layers}
-        try:
-            for number, state in self._states.items():
-                item = self._frames[number]
-                now = _of_frame(held[id(state.layers)], item.frame)
-                state.edits = changed_edits(state.edits, item, state.seen, now)
-                state.seen = now
-                if len(self._frames) <= MAX_LIVE_MASKS:
-                    mask = self._mask_of(item.source, item.frame)
-                    if not _same_mask(mask, state.edits.mask):
-                        state.edits = replace(state.edits, mask=mask)
-        except ValueError as error:
-            self._on_error(error)
-            return
+        self.read()
+        self._submit()
+
+    def reset(self, beams: Mapping[tuple[str, int], np.ndarray | None]) -> None:
+        """Drop what the user changed in the layers of some frames, and analyse these again.
+
+        Parameters
+        ----------
+        beams : mapping of (layer id, frame) to (2,) ndarray of float or None
+            The frames, and the direct beam that another layer gives. Masks stay.
+        """
+        self.read()  # what waits to be followed is dropped too
+        for number, state in self._states.items():
+            item = self._frames[number]
+            key = item.source.layer_id, item.frame
+            if key in beams:
+                state.edits = Edits(beam_rc=beams[key], mask=state.edits.mask)
+        self._timer.stop()
         self._submit()
 
     def _submit(self) -> None:
@@ -190,8 +220,8 @@ class Editor:
                 # changed meanwhile: the user's hand may still be on it, and what follows comes later
                 self._timer.start()
                 continue
-            self._frames[number] = item
-            state.layers.show(item)
+            before, self._frames[number] = self._frames[number], item
+            state.layers.show(item, before)
             state.seen = _of_frame(state.layers.positions(), item.frame)
             self._on_result(number, item)
         if all(state.edits is self._frames[number].edits for number, state in self._states.items()):
@@ -228,17 +258,29 @@ def changed_edits(edits: Edits, item: FrameResult, seen: Positions, now: Positio
     if "spots" in changed:
         edits = replace(edits, **_spots(item, now["spots"]))
     if "vectors" in changed:
-        tips, count = now["vectors"], len(now["vectors"])
-        origin = edits.beam_rc
-        if origin is None and item.result.beam is not None:
-            origin = item.result.beam.rc
-        if count == 2 and origin is not None:
-            edits = replace(edits, beam_rc=origin, basis_px=tips - origin)
-        elif count < len(seen["vectors"]):
-            edits = replace(edits, basis_px=None)
-        elif count > 2:
-            edits = replace(edits)  # a third tip says nothing: show two again
+        edits = _with_tips(edits, item, now["vectors"], len(seen["vectors"]))
+    elif "beam" in changed and _tips_waited(edits, item, now):
+        edits = replace(edits, basis_px=now["vectors"] - edits.beam_rc)
     return edits
+
+
+def _with_tips(edits: Edits, item: FrameResult, tips: np.ndarray, n_before: int) -> Edits:
+    """Return edits with the lattice that changed tips of vectors give."""
+    origin = edits.beam_rc
+    if origin is None and item.result.beam is not None:
+        origin = item.result.beam.rc
+    if len(tips) == 2 and origin is not None:
+        return replace(edits, beam_rc=origin, basis_px=tips - origin)
+    if len(tips) < n_before:
+        return replace(edits, basis_px=None)
+    return replace(edits) if len(tips) > 2 else edits  # a third tip says nothing: show two again
+
+
+def _tips_waited(edits: Edits, item: FrameResult, now: Positions) -> bool:
+    """Tell whether two tips were put before there was a beam to start from, and now there is one."""
+    if edits.beam_rc is None or edits.basis_px is not None or item.result.lattice is not None:
+        return False
+    return len(now.get("vectors", ())) == 2
 
 
 def _spots(item: FrameResult, now: np.ndarray) -> dict[str, object]:

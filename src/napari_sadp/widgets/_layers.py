@@ -33,6 +33,8 @@ NODE_COLOURS = {1: "#7ee787", 0: "#ff5a36", -1: "#b0b0b0"}
 NODE_WORDS = {1: "present", 0: "absent", -1: "unknown"}
 #: What the user may change in a viewer; the arrows of the lattice and its nodes follow.
 EDITABLE = ("beam", "spots", "vectors")
+#: What a run makes, and the next one replaces.
+RESULT_ROLES = ("nodes", "spots", "lattice", "vectors", "beam")
 
 _RING_SIGMAS = 7.0  # diameter of the ring around a spot, in standard deviations of the spot
 _RING_OF_G1 = 0.6  # at most this part of |g1|, so that rings of neighbours do not touch
@@ -58,9 +60,18 @@ def placement(layer: Image) -> dict[str, Any]:
 
 
 def derived_from(layer: Layer) -> str | None:
-    """Return the `unique_id` of the image that a result layer belongs to, None for other layers."""
+    """Return the `unique_id` of the image that a layer was made for, None for other layers."""
+    return _about(layer).get("derived_from")
+
+
+def role_of(layer: Layer) -> str | None:
+    """Return what a layer of ours shows or gives, None for other layers."""
+    return _about(layer).get("role")
+
+
+def _about(layer: Layer) -> dict[str, Any]:
     about = layer.metadata.get(METADATA_KEY)
-    return about.get("derived_from") if isinstance(about, dict) else None
+    return about if isinstance(about, dict) else {}
 
 
 def result_layers(source: Source, frames: Sequence[FrameResult], *, nodes: bool = False) -> list[LayerData]:
@@ -178,16 +189,12 @@ def _lattice(source: Source, frames: Sequence[FrameResult]) -> LayerData | None:
 
 def _vectors(source: Source, frames: Sequence[FrameResult]) -> LayerData | None:
     """Return the tips of the lattice vectors; an empty layer where only a beam was found, so that they can be given."""
-    if not any(item.result.beam is not None for item in frames):
+    found = [(item, tips_of(item)) for item in frames]
+    seen = [item for item, rc in found if rc is not None]
+    if not seen and not any(item.result.beam is not None for item in frames):
         return None
-    seen = [item for item in frames if item.result.lattice is not None]
     ndim = len(source.stack.navigation_shape) + 2
-    lattices = [item.result.lattice for item in seen]
-    # the vectors themselves, as the arrows show them: a node lies beside the tip by what the distortion is there
-    tips = [
-        _in_layer(source, item.frame, lattice.beam_rc + np.stack([lattice.g1_px, lattice.g2_px]))
-        for item, lattice in zip(seen, lattices, strict=True)
-    ]
+    tips = [_in_layer(source, item.frame, rc) for item, rc in found if rc is not None]
     keywords = _common(source, "vectors") | {
         "symbol": "diamond",
         "face_color": [G1_COLOUR, G2_COLOUR] * len(seen) or G1_COLOUR,
@@ -204,6 +211,26 @@ def _vectors(source: Source, frames: Sequence[FrameResult]) -> LayerData | None:
         },
     }
     return np.concatenate(tips) if tips else np.zeros((0, ndim)), keywords, "points"
+
+
+def tips_of(item: FrameResult) -> np.ndarray | None:
+    """Return the tips of the lattice vectors of a frame.
+
+    Parameters
+    ----------
+    item : FrameResult
+        Its result.
+
+    Returns
+    -------
+    (2, 2) ndarray of float64 or None
+        Of the lattice; where no lattice follows from those that the user gave, these [px]. None where there are none.
+    """
+    lattice, edits = item.result.lattice, item.edits
+    if lattice is not None:
+        # the vectors themselves, as the arrows show them: a node lies beside the tip by what the distortion is there
+        return lattice.beam_rc + np.stack([lattice.g1_px, lattice.g2_px])
+    return None if edits.basis_px is None else edits.beam_rc + edits.basis_px
 
 
 def _nodes(source: Source, frames: Sequence[FrameResult]) -> LayerData | None:

@@ -14,7 +14,15 @@ from napari.layers.base import ActionType
 from napari.utils.colormaps.standardize_color import transform_color
 
 from napari_sadp.napari_io import METADATA_KEY
-from napari_sadp.widgets._layers import EDITABLE, derived_from, placement, result_layers
+from napari_sadp.widgets._layers import (
+    EDITABLE,
+    RESULT_ROLES,
+    derived_from,
+    placement,
+    result_layers,
+    role_of,
+    tips_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,8 +67,10 @@ class ResultLayers:
         self._nodes, self._on_edit = nodes, on_edit
         self._writing = False
         self.layers: dict[str, Layer] = {}
-        for old in [layer for layer in viewer.layers if derived_from(layer) == source.layer_id]:
-            viewer.layers.remove(old)
+        for old in list(viewer.layers):
+            # a mask of the same image stays
+            if derived_from(old) == source.layer_id and role_of(old) in RESULT_ROLES:
+                viewer.layers.remove(old)
         for made in result_layers(source, frames, nodes=nodes):
             self._add(*made)
 
@@ -114,10 +124,16 @@ class ResultLayers:
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
-    def show(self, item: FrameResult) -> None:
+    def show(self, item: FrameResult, before: FrameResult) -> None:
         """Replace what the layers show of one frame.
 
-        Tips of vectors that the user gave stay where they are while no lattice follows from them.
+        Parameters
+        ----------
+        item : FrameResult
+            The new result.
+        before : FrameResult
+            The one that the layers show. Where neither has tips of vectors to show, those that are there were put by the user, who
+            may go on with them.
         """
         made = {
             keywords["metadata"][METADATA_KEY]["role"]: (data, keywords, kind)
@@ -125,10 +141,10 @@ class ResultLayers:
         }
         for role in made.keys() - self.layers.keys():
             self._add(*made[role])
+        tips_stay = tips_of(before) is None and tips_of(item) is None
         for role in self.layers:
             layer = self.layer(role)
-            stays = role == "vectors" and item.result.lattice is None and item.edits.basis_px is not None
-            if layer is not None and not stays:
+            if layer is not None and not (role == "vectors" and tips_stay):
                 self._write(layer, item.frame, made.get(role))
 
     def _add(self, data: np.ndarray, keywords: dict[str, Any], kind: str) -> None:

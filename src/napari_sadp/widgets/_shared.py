@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import magicgui.widgets as mw
 import numpy as np
+from psygnal import Signal
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QSizePolicy
 
@@ -29,6 +30,32 @@ if TYPE_CHECKING:
 
 
 _BOX_WIDTH = 84  # px
+
+
+class _Networks:
+    """Tells the widgets of an application when the user's networks change."""
+
+    changed = Signal()
+
+
+NETWORKS = _Networks()
+
+
+def follow_networks(box: mw.ComboBox) -> None:
+    """Let a box that names networks offer one as soon as it is there."""
+    reference = weakref.ref(box)
+
+    def refresh() -> None:
+        there = reference()
+        try:
+            if there is not None:
+                there.reset_choices()
+                return
+        except RuntimeError:  # its window is gone
+            pass
+        NETWORKS.changed.disconnect(refresh)
+
+    NETWORKS.changed.connect(refresh)
 
 
 def one_line(error: BaseException) -> str:

@@ -9,8 +9,7 @@ import magicgui.widgets as mw
 import numpy as np
 from napari.layers import Image
 
-from napari_sadp.napari_io import METADATA_KEY
-from napari_sadp.widgets._layers import derived_from
+from napari_sadp.widgets._layers import derived_from, role_of
 from napari_sadp.widgets._shared import row_of, shown_frame, wrap_text
 from napari_sadp.widgets._simulate_align import CALIBRATION_ERROR, signed
 from napari_sadp.widgets._simulate_work import Overlay
@@ -248,7 +247,10 @@ def fitted_geometry(
     for layer in layers:
         if derived_from(layer) != source.layer_id:
             continue
-        role, data = layer.metadata[METADATA_KEY].get("role"), np.asarray(layer.data, dtype=float)
+        role = role_of(layer)
+        if role not in ("beam", "lattice"):  # a mask of the image may be large
+            continue
+        data = np.asarray(layer.data, dtype=float)
         if role == "beam" and data.ndim == 2:
             rows = data[np.all(np.round(data[:, :-2]) == index, axis=1)]
             if len(rows):

@@ -38,12 +38,23 @@ class Source:
         Its frames; loaded one at a time.
     frames : tuple of int
         Flat indices of the frames to analyse.
+    layer_data : array-like, optional
+        The data of the layer itself, where `stack` may hold them converted.
     """
 
     layer_id: str
     name: str
     stack: PatternStack
     frames: tuple[int, ...]
+    layer_data: Any = None
+
+    def same_frames(self, other: Source) -> bool:
+        """Tell whether another source has the very same frames: data replaced, or pixels of other proportions, make other frames."""
+        return (
+            self.layer_data is other.layer_data
+            and self.stack.data.shape == other.stack.data.shape
+            and bool(np.allclose(self.pixel_step, other.pixel_step))
+        )
 
     def load(self, frame: int) -> DiffractionPattern:
         """Load a frame, with square pixels.
@@ -129,10 +140,19 @@ def source_from_layer(layer: Image, frames: tuple[int, ...] | None = None) -> So
         source=str(about.get("path") or layer.name),
         title=str(about.get("title") or ""),
         notes=tuple(about.get("notes") or ()),
+        stage_deg=_stage(about.get("stage_deg")),
     )
-    return Source(
-        str(layer.unique_id), layer.name, stack, tuple(range(len(stack))) if frames is None else frames
-    )
+    wanted = tuple(range(len(stack))) if frames is None else frames
+    return Source(str(layer.unique_id), layer.name, stack, wanted, layer.data)
+
+
+def _stage(told: object) -> tuple[float, float] | None:
+    """Return the tilts of the stage that the metadata of a layer give, None where they are no two numbers."""
+    try:
+        alpha, beta = (float(angle) for angle in told)
+    except (TypeError, ValueError):
+        return None
+    return (alpha, beta) if np.isfinite([alpha, beta]).all() else None
 
 
 def _real_data(layer: Image) -> Any:

@@ -68,7 +68,7 @@ def train_network(
     folder : pathlib.Path
         Run folder.
     resume : bool
-        Go on with the run in the folder.
+        Go on with the run in the folder; its network takes the place of one of that name.
     halt : Halt
         Ends the run.
 
@@ -101,7 +101,7 @@ def train_network(
                 if halt.leave.is_set() or (halt.stop.is_set() and step.stage.startswith("crystals")):
                     return None
                 yield step
-        add_weights(step.weights, config.name)
+        add_weights(step.weights, config.name, replace=resume)
         return Trained(config.name, step, device)
     except RuntimeError as error:
         # torch reports a full or failing device so; the worker would take it for its own end and fall silent

@@ -17,15 +17,16 @@ from napari.layers import Image
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_warning
 
-from napari_sadp.ensemble.combine import RULES
-from napari_sadp.models.registry import BUNDLED, list_weights
-from napari_sadp.report import headline, remarks
+from napari_sadp.widgets._corrections import Corrections, Start
 from napari_sadp.widgets._edit import Editor
 from napari_sadp.widgets._edit_panel import EditPanel
-from napari_sadp.widgets._layers import derived_from
+from napari_sadp.widgets._layers import derived_from, role_of
+from napari_sadp.widgets._open import PatternDrop, choose_patterns, open_patterns
 from napari_sadp.widgets._result_layers import ResultLayers
-from napari_sadp.widgets._shared import Closer, log_own_fault, one_line, shown_frame, wrap_text
+from napari_sadp.widgets._run_options import OptionsPanel
+from napari_sadp.widgets._shared import Closer, log_own_fault, one_line, row_of, shown_frame, wrap_text
 from napari_sadp.widgets._sources import Source, source_from_layer
+from napari_sadp.widgets._status import summary
 from napari_sadp.widgets._tables import GroupTable, PatternTable
 from napari_sadp.widgets._work import (
     FrameResult,
@@ -42,26 +43,13 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 
 _ALL, _SHOWN = "all", "shown"
-_DEVICES = ("auto", "cpu", "cuda", "mps")
 _MIN_WIDTH = 400
-_MAX_REFUSALS = 3
 _TIPS = {
     "image": "Used when no image layer is selected in the layer list.\n"
     "Select one stack or several layers there: all are taken as patterns of one crystal.",
+    "open": "Open files of any format that the package reads, with their calibration: also tif, png and h5,\n"
+    "which napari opens as plain images. Or drop them onto this widget.",
     "frames": "Of a stack: all frames, or the one that the viewer shows",
-    "rule": "How patterns on different zone axes are combined:\n"
-    "product: the patterns are independent evidence for one crystal\n"
-    "mean: the average of the single answers, as in the article",
-    "min_snr": "Smallest signal to noise ratio of a spot (height over the local noise, no unit).\n"
-    "Lower finds weaker spots, and more that are none.",
-    "faintest": "Spots below this share of the strongest diffracted beam do not count [%].\n"
-    "0: all that stand out. Double diffraction, or traces of order, may light up what tables call absent.",
-    "network": "The network that comes with the plugin, or one of your own:\n"
-    "`napari-sadp weights --add` takes one in.",
-    "weights": "Weight file (.safetensors, with its .json card beside it) of another network.\n"
-    "Empty: the network above.",
-    "device": "Where the network runs; auto takes a GPU if there is one",
-    "nodes": "Add a layer with all nodes of the fitted lattice: present green, absent red, not to be known grey",
 }
 
 
@@ -70,7 +58,8 @@ class IdentifyWidget(mw.Container):
 
     All selected image layers are taken: each frame of a stack and each single layer is one pattern of the same crystal.
     Without a selected image layer, those of the selected results are used, or the layer of the box. Direct beam, spots and lattice
-    vectors are layers that the user may change; the frame is then analysed again, and everything after it.
+    vectors are layers that the user may change; the frame is then analysed again, and everything after it. A new run of the same frames
+    starts from these corrections, until *Reset* drops them.
 
     Parameters
     ----------
@@ -89,6 +78,9 @@ class IdentifyWidget(mw.Container):
         self._done: list[FrameResult] = []
         self._total = 0
         self._several = False
+        # the images that belong together while a layer of one of them is selected
+        self._group: list[str] = []
+        self._corrections, self._start, self._folder = Corrections(), Start({}), ""
         self._closed = False
         self.outcome: Outcome | None = None
         self._make_options()
@@ -101,17 +93,11 @@ class IdentifyWidget(mw.Container):
         )
         super().__init__(
             widgets=[
-                self.image,
+                row_of("Pattern", self.image, self.open_button),
                 self.what,
                 self.frames,
                 *self.edit.widgets,
-                self.rule,
-                self.min_snr,
-                self.faintest,
-                self.network,
-                self.weights,
-                self.device,
-                self.nodes,
+                *self.run_options.widgets,
                 mw.Container(
                     widgets=[self.run_button, self.cancel_button], layout="horizontal", labels=False
                 ),
@@ -126,49 +112,39 @@ class IdentifyWidget(mw.Container):
         layout.addWidget(self.group_table, 2)
         self.native.setMinimumWidth(_MIN_WIDTH)
         self.native.destroyed.connect(Closer(self))
-        self.image.label = self.image.label  # makes magicgui align all labels
+        self.frames.label = self.frames.label  # makes magicgui align all labels
+        self._drop = PatternDrop(self._open, self.native)
         self.run_button.clicked.connect(self.run)
         self.cancel_button.clicked.connect(self.cancel)
+        self.open_button.clicked.connect(self.open_files)
+        self.edit.reset.clicked.connect(self.reset_corrections)
         self.pattern_table.chosen.connect(self._show_row)
         self.image.changed.connect(self._update_what)
         self.frames.changed.connect(self._update_what)
         # the viewer keeps weak references to bound methods only, so that it does not hold a closed widget
         viewer.layers.selection.events.changed.connect(self._update_what)
         viewer.layers.events.removed.connect(self._update_what)
-        viewer.layers.events.removed.connect(self._on_removed)
         self._update_what()
 
     def _make_options(self) -> None:
         self.image = mw.create_widget(annotation=Image, label="Pattern", options={"tooltip": _TIPS["image"]})
+        self.open_button = mw.PushButton(text="Open …", tooltip=_TIPS["open"])
         self.what = mw.Label(value="", label="Identifies")
         self.frames = mw.ComboBox(
             label="Frames", choices=[("all frames", _ALL), ("shown frame", _SHOWN)], tooltip=_TIPS["frames"]
         )
-        self.edit = EditPanel(self._viewer, self.source_layers, lambda: self._editor.layers, self._on_mask)
-        self.rule = mw.ComboBox(
-            label="Combine by", choices=list(RULES), value="product", tooltip=_TIPS["rule"]
+        self.edit = EditPanel(
+            self._viewer,
+            self.source_layers,
+            lambda: self._editor.layers,
+            on_mask=self._on_mask,
+            on_choice=self._on_mask_choice,
+            on_new=self._on_new,
         )
-        self.min_snr = mw.FloatSpinBox(
-            label="Minimum S/N", value=6.0, min=1.0, max=1000.0, step=0.5, tooltip=_TIPS["min_snr"]
+        self.run_options = OptionsPanel()
+        self.weights, self.device, self.nodes, self.network, self.faintest = (
+            getattr(self.run_options, name) for name in ("weights", "device", "nodes", "network", "faintest")
         )
-        self.faintest = mw.FloatSpinBox(
-            label="Faintest / %", value=0.0, min=0.0, max=50.0, step=0.1, tooltip=_TIPS["faintest"]
-        )
-        self.network = mw.ComboBox(
-            label="Network", choices=lambda _: list(list_weights()), value=BUNDLED, tooltip=_TIPS["network"]
-        )
-        self.weights = mw.FileEdit(
-            label="or its file",
-            mode="r",
-            filter="*.safetensors",
-            nullable=True,
-            value=None,
-            tooltip=_TIPS["weights"],
-        )
-        self.device = mw.ComboBox(
-            label="Device", choices=list(_DEVICES), value="auto", tooltip=_TIPS["device"]
-        )
-        self.nodes = mw.CheckBox(text="show lattice nodes", value=False, tooltip=_TIPS["nodes"])
         self.run_button = mw.PushButton(text="Identify", tooltip="Find beam, spots and lattice, and classify")
         self.cancel_button = mw.PushButton(
             text="Cancel", enabled=False, tooltip="Stop after the pattern at work"
@@ -190,7 +166,7 @@ class IdentifyWidget(mw.Container):
         selected = [layer for layer in layers if isinstance(layer, Image) and layer in selection]
         if selected:
             return selected
-        ours = {item.source.layer_id for item in self._done}
+        ours = self._group
         if any(derived_from(layer) in ours or layer is self.edit.mask.value for layer in selection) and ours:
             return [layer for layer in layers if str(layer.unique_id) in ours]
         chosen = self.image.value
@@ -218,6 +194,27 @@ class IdentifyWidget(mw.Container):
             f"{short} ({patterns} pattern{'s' * (patterns != 1)})" if layers else "nothing: open a pattern"
         )
         self.what.tooltip = names
+        self._update_buttons()
+
+    def _update_buttons(self) -> None:
+        """Enable what can be changed or dropped now."""
+        named = {str(layer.unique_id) for layer in self.source_layers()}
+        self.edit.update(corrected=self._worker is None and self._corrections.of_layers(named))
+
+    def _on_new(self, images: list[Image]) -> None:
+        """Keep together what was selected, before a layer made for one of them takes the selection."""
+        self._group = [str(image.unique_id) for image in images]
+
+    # ---- files ---------------------------------------------------------------------------------------------------
+
+    def open_files(self, _: object = None) -> None:
+        """Let the user choose files, and open them."""
+        self._open(choose_patterns(self.native, self._folder))
+
+    def _open(self, paths: list[Path]) -> None:
+        if paths:
+            self._folder = str(paths[0].parent)
+            open_patterns(self._viewer, paths)
 
     # ---- the run -------------------------------------------------------------------------------------------------
 
@@ -240,26 +237,23 @@ class IdentifyWidget(mw.Container):
         if not sources:
             show_error("There is no image layer: open a diffraction pattern first.")
             return None
-        weights = self.weights.value
-        options = RunOptions(
-            rule=self.rule.value,
-            min_snr=float(self.min_snr.value),
-            faintest=float(self.faintest.value) / 100,
-            weights=self.network.value if weights in (None, Path()) else Path(weights),
-            device=self.device.value,
-            nodes=bool(self.nodes.value),
-        )
+        options = self.run_options.read()
+        self._corrections.read(self._editor.read())
         self._editor.end()
+        self._corrections.keep_only({str(layer.unique_id) for layer in self._viewer.layers})
+        self._start = self._corrections.start(sources, given)
         self._done, self._total, self.outcome = [], sum(len(source.frames) for source in sources), None
+        self._group = [source.layer_id for source in sources]
         self._several = len(sources) > 1
+        self._warn(sources)
         self.pattern_table.empty()
         self.group_table.empty()
-        self.summary.value = "loading the network …"
+        self._say("loading the network …", self._start.text)
         worker = create_worker(
             identify_sources,
             sources,
             options,
-            given=given,
+            given=self._start.edits,
             _progress={"total": self._total + 1, "desc": "Identifying"},
             _ignore_errors=True,  # they are shown by _on_error
         )
@@ -271,6 +265,18 @@ class IdentifyWidget(mw.Container):
         self._set_running(worker)
         worker.start()
         return worker
+
+    def _warn(self, sources: list[Source]) -> None:
+        """Tell what of the things that were given does not count in this run."""
+        for remark in (self.edit.mask_remark(sources)[0], self.edit.beam_remark(sources)):
+            if remark:
+                show_warning(remark)
+        if self._start.changed:
+            names = ", ".join(self._start.changed)
+            show_warning(f"{names}: data or proportions of pixels changed, corrections by hand dropped.")
+
+    def _say(self, *lines: str) -> None:
+        self.summary.value = "\n".join(line for line in lines if line)
 
     def cancel(self) -> None:
         """Stop after the pattern at work; what was found until then is kept."""
@@ -293,7 +299,7 @@ class IdentifyWidget(mw.Container):
         self._worker = worker
         self.run_button.enabled = worker is None
         self.cancel_button.enabled = worker is not None
-        self.edit.update()
+        self._update_buttons()
 
     def _on_frame(self, item: FrameResult | None) -> None:
         if self._closed:
@@ -302,13 +308,13 @@ class IdentifyWidget(mw.Container):
             self._done.append(item)
             self.pattern_table.add(item, name_layer=self._several)
         if self._worker is not None and not self._worker.abort_requested:
-            self.summary.value = f"{len(self._done)} of {self._total} patterns done"
+            self._say(f"{len(self._done)} of {self._total} patterns done", self._start.text)
 
     def _on_outcome(self, outcome: Outcome, options: RunOptions) -> None:
         if self._closed:
             return
         self._show_outcome(outcome, options)
-        self.summary.value = _summary(outcome)
+        self.summary.value = summary(outcome, self._start.text)
 
     def _on_cancelled(self, options: RunOptions) -> None:
         if self._closed:
@@ -317,8 +323,9 @@ class IdentifyWidget(mw.Container):
             self.summary.value = "cancelled before the first pattern was done"
             return
         self._show_outcome(combine_frames(self._done, rule=options.rule), options)
-        self.summary.value = (
-            f"cancelled after {len(self._done)} of {self._total} patterns\n{_summary(self.outcome)}"
+        self._say(
+            f"cancelled after {len(self._done)} of {self._total} patterns",
+            summary(self.outcome, self._start.text),
         )
 
     def _on_error(self, error: Exception) -> None:
@@ -343,7 +350,8 @@ class IdentifyWidget(mw.Container):
         missing = [source.name for key, source in sources.items() if key not in by_id]
         if missing:
             show_warning(f"{', '.join(missing)}: removed during the run, its results are in the table only.")
-        beams_of = derived_from(self.edit.beam.value) if self.edit.beam.value is not None else None
+        beams = self.edit.beam.value
+        beams_of = derived_from(beams) if beams is not None and role_of(beams) == "beam" else None
         shown = []
         for layer in present:
             source = sources[str(layer.unique_id)]
@@ -372,19 +380,47 @@ class IdentifyWidget(mw.Container):
 
     # ---- changes by the user -------------------------------------------------------------------------------------
 
+    def reset_corrections(self, _: object = None) -> None:
+        """Drop the corrections of the patterns that a run would use now, and analyse these again."""
+        if self._worker is not None:
+            return
+        try:
+            sources = self._sources()
+        except ValueError as error:
+            show_error(one_line(error))
+            return
+        self._corrections.read(self._editor.read())
+        beams = self._corrections.forget(sources, self.edit.beams(sources))
+        if not beams:
+            show_warning("The shown frame has no corrections: those that there are belong to other frames.")
+            return
+        self._editor.reset(beams)
+        self._update_buttons()
+
     def _on_mask(self) -> None:
         if not self._closed:
             self._editor.schedule()
+
+    def _on_mask_choice(self) -> None:
+        """Tell of a mask of another shape at once, where there are results that it should change."""
+        if self._closed:
+            return
+        remark, useless = self.edit.mask_remark(list(dict.fromkeys(item.source for item in self._done)))
+        if remark:
+            (show_error if useless else show_warning)(remark)
+        self._editor.schedule()
 
     def _on_editor(self) -> None:
         """Say whether changes are being followed."""
         if self._closed or self._worker is not None:
             return
+        self._corrections.read(self._editor.given())
+        self._update_buttons()
         self.cancel_button.enabled = self._editor.busy
         if self._editor.busy:
             self.summary.value = "analysing what you changed …"
         elif self.summary.value.startswith("analysing") and self.outcome is not None:
-            self.summary.value = _summary(self.outcome)
+            self.summary.value = summary(self.outcome)
 
     def _on_edited(self, number: int, item: FrameResult) -> None:
         self.pattern_table.show_result(number, item)
@@ -392,11 +428,7 @@ class IdentifyWidget(mw.Container):
     def _on_edited_outcome(self, outcome: Outcome) -> None:
         self.outcome = outcome
         self.group_table.show_outcome(outcome)
-        self.summary.value = _summary(outcome)
-
-    def _on_removed(self, _: object = None) -> None:
-        if not self._closed:
-            self.edit.update()
+        self.summary.value = summary(outcome)
 
     def _show_row(self, row: int) -> None:
         """Move the viewer to the frame of a row; of several image layers show the one."""
@@ -424,30 +456,6 @@ class IdentifyWidget(mw.Container):
 def _n_frames(layer: Image) -> int:
     shape = layer.level_shapes[0] if layer.multiscale else layer.data.shape
     return int(np.prod(shape[: layer.ndim - 2], dtype=int))
-
-
-def _summary(outcome: Outcome) -> str:
-    """Return the answer in one or two lines."""
-    found = outcome.found
-    text = headline(found)
-    if not found.n_used:
-        return "\n".join([text, *_refusals(outcome)])
-    text += f"\n{found.n_used} of {len(found.patterns)} patterns used, {found.space_groups.rule} rule"
-    text = "\n".join([text, *remarks(found)])
-    if any(result.used and result.g1_inv_angstrom is None for result in found.patterns):
-        text += "\nNot calibrated: lengths are in px; classes and space groups do not need it."
-    return "\n".join([text, *_refusals(outcome)])
-
-
-def _refusals(outcome: Outcome) -> list[str]:
-    """Return why patterns were refused, of the first few: the table may be too narrow for a sentence."""
-    refused = [item for item in outcome.frames if not item.result.used]
-    lines = [
-        f"{item.source.label(item.frame)} refused: {item.result.reason}: {item.result.detail}"
-        for item in refused[:_MAX_REFUSALS]
-    ]
-    more = len(refused) - len(lines)
-    return [*lines, f"and {more} more refused"] if more else lines
 
 
 __all__ = ["IdentifyWidget"]

@@ -14,11 +14,20 @@ from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
 from napari.utils.theme import get_theme
 
+from napari_sadp.geometry.conversions import PATTERN_CONVERSIONS
 from napari_sadp.labels.spacegroups import ARTICLE_GROUPS
 from napari_sadp.models.architectures import ARCHITECTURES
 from napari_sadp.models.recipe import IMAGENET, TrainConfig
-from napari_sadp.models.registry import check_new_name, list_weights, runs_folder
-from napari_sadp.widgets._shared import Closer, log_own_fault, one_line, row_of, wrap_text
+from napari_sadp.models.registry import CHECKPOINT, check_new_name, list_weights, runs_folder
+from napari_sadp.widgets._shared import (
+    NETWORKS,
+    Closer,
+    follow_networks,
+    log_own_fault,
+    one_line,
+    row_of,
+    wrap_text,
+)
 from napari_sadp.widgets._train_plot import TrainPlot
 from napari_sadp.widgets._train_work import Halt, Trained, train_network
 
@@ -40,11 +49,14 @@ _TIPS = {
     "ResNet50 and ResNet101 for a GPU",
     "size": "Images are squares of so many pixels; time grows with the square",
     "minutes": "Time budget. The learning rate follows it: a longer run is another run.",
+    "conversion": "What the images look like: turned by the lattice (aligned), as acquired (article),\n"
+    "or the measured spots drawn anew without background and noise (rendered)",
     "crystals": "Training crystals of each extinction behaviour. More take longer to work out at the start.",
     "initial": "Start from a network of the same architecture and groups, or from weights of ImageNet",
     "name": "Name of the network, for Identify",
     "folder": "Checkpoints and curves of the run. Empty: a folder of that name with the data of the application.",
-    "resume": "Go on with the run in the folder; its settings must be these, but for the time budget",
+    "resume": "Go on with the run in the folder; its settings must be these, but for the time budget.\n"
+    "The network of that name, if there is one already, is replaced at the end.",
     "device": "Where to train; auto takes a GPU if there is one",
     "stop": "End now; the weights that were best on held-out structures are kept",
 }
@@ -83,6 +95,7 @@ class TrainWidget(mw.Container):
                 self.groups,
                 self.architecture,
                 row_of("Image size", self.size, "px, time", self.minutes, "min"),
+                self.conversion,
                 self.crystals,
                 self.initial,
                 self.name_box,
@@ -114,6 +127,9 @@ class TrainWidget(mw.Container):
         # the bounds are those of the settings, whose message says what is right
         self.size = mw.SpinBox(value=default.size, min=1, max=9999, step=16, tooltip=_TIPS["size"])
         self.minutes = mw.FloatSpinBox(value=40.0, min=0.0, max=1e6, step=5.0, tooltip=_TIPS["minutes"])
+        self.conversion = mw.ComboBox(
+            label="Images", choices=list(PATTERN_CONVERSIONS), tooltip=_TIPS["conversion"]
+        )
         self.crystals = mw.SpinBox(
             label="Crystals",
             value=default.crystals_per_behaviour,
@@ -124,6 +140,7 @@ class TrainWidget(mw.Container):
         self.initial = mw.ComboBox(
             label="Start", choices=lambda _: [_SCRATCH, *list_weights(), _IMAGENET], tooltip=_TIPS["initial"]
         )
+        follow_networks(self.initial)
         self.name_box = mw.LineEdit(label="Name", value="mine", tooltip=_TIPS["name"])
         self.folder = mw.FileEdit(
             label="Run folder", mode="d", nullable=True, value=None, tooltip=_TIPS["folder"]
@@ -153,12 +170,13 @@ class TrainWidget(mw.Container):
         if not all(195 <= number <= 230 for number in groups):
             raise ValueError(f"groups is {self.groups.value!r}, expected cubic space groups, 195 to 230")
         name = self.name_box.value.strip()
-        check_new_name(name)
+        check_new_name(name, replace=bool(self.resume.value))
         start = self.initial.value
         return TrainConfig(
             name=name,
             groups=groups,
             architecture=self.architecture.value,
+            conversion=self.conversion.value,
             size=int(self.size.value),
             minutes=float(self.minutes.value),
             crystals_per_behaviour=int(self.crystals.value),
@@ -178,12 +196,11 @@ class TrainWidget(mw.Container):
             return None
         try:
             config = self.settings()
+            folder = self._run_folder(config.name)
         except ValueError as error:
             self.status.value = one_line(error)
             show_error(one_line(error))
             return None
-        chosen = self.folder.value
-        folder = runs_folder() / config.name if chosen in (None, Path()) else Path(chosen)
         self._halt = Halt()
         self.plot.empty()
         self.status.value = "loading PyTorch …"
@@ -202,6 +219,14 @@ class TrainWidget(mw.Container):
         self._set_running(worker)
         worker.start()
         return worker
+
+    def _run_folder(self, name: str) -> Path:
+        """Return where the run of a network is; one to go on with must be there."""
+        chosen = self.folder.value
+        folder = runs_folder() / name if chosen in (None, Path()) else Path(chosen)
+        if self.resume.value and not (folder / CHECKPOINT).exists():
+            raise ValueError(f"Run folder is {folder}, expected one with a run to go on with ({CHECKPOINT})")
+        return folder
 
     def stop(self) -> None:
         """End the training; the best weights so far are measured and kept."""
@@ -245,6 +270,7 @@ class TrainWidget(mw.Container):
             self.status.value = "stopped before the training began"
             return
         self.trained = trained
+        NETWORKS.changed.emit()
         metrics = trained.last.metrics
         self.status.value = (
             f"{trained.name}: right for {100 * metrics['accuracy_visible_class']:.1f} % of {metrics['validation_patterns']} patterns of "

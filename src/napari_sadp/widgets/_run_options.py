@@ -1,0 +1,87 @@
+"""The part of the *Identify* widget where the user chooses how a run is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import magicgui.widgets as mw
+
+from napari_sadp.ensemble.combine import RULES
+from napari_sadp.models.registry import BUNDLED, list_weights
+from napari_sadp.widgets._shared import follow_networks
+from napari_sadp.widgets._work import RunOptions
+
+_DEVICES = ("auto", "cpu", "cuda", "mps")
+_TIPS = {
+    "rule": "How patterns on different zone axes are combined:\n"
+    "product: the patterns are independent evidence for one crystal\n"
+    "mean: the average of the single answers, as in the article",
+    "min_snr": "Smallest signal to noise ratio of a spot (height over the local noise, no unit).\n"
+    "Lower finds weaker spots, and more that are none.",
+    "faintest": "Spots below this share of the strongest diffracted beam do not count [%].\n"
+    "0: all that stand out. Double diffraction, or traces of order, may light up what tables call absent.",
+    "network": "The network that comes with the plugin, or one of your own:\n"
+    "`napari-sadp weights --add` takes one in.",
+    "weights": "Weight file (.safetensors, with its .json card beside it) of another network.\n"
+    "Empty: the network above.",
+    "device": "Where the network runs; auto takes a GPU if there is one",
+    "nodes": "Add a layer with all nodes of the fitted lattice: present green, absent red, not to be known grey",
+}
+
+
+class OptionsPanel:
+    """Rule, limits and network of a run.
+
+    Attributes
+    ----------
+    widgets : list of magicgui widgets
+        Rows in their order.
+    """
+
+    def __init__(self) -> None:
+        self.rule = mw.ComboBox(
+            label="Combine by", choices=list(RULES), value="product", tooltip=_TIPS["rule"]
+        )
+        self.min_snr = mw.FloatSpinBox(
+            label="Minimum S/N", value=6.0, min=1.0, max=1000.0, step=0.5, tooltip=_TIPS["min_snr"]
+        )
+        self.faintest = mw.FloatSpinBox(
+            label="Faintest / %", value=0.0, min=0.0, max=50.0, step=0.1, tooltip=_TIPS["faintest"]
+        )
+        self.network = mw.ComboBox(
+            label="Network", choices=lambda _: list(list_weights()), value=BUNDLED, tooltip=_TIPS["network"]
+        )
+        follow_networks(self.network)
+        self.weights = mw.FileEdit(
+            label="or its file",
+            mode="r",
+            filter="*.safetensors",
+            nullable=True,
+            value=None,
+            tooltip=_TIPS["weights"],
+        )
+        self.device = mw.ComboBox(
+            label="Device", choices=list(_DEVICES), value="auto", tooltip=_TIPS["device"]
+        )
+        self.nodes = mw.CheckBox(text="show lattice nodes", value=False, tooltip=_TIPS["nodes"])
+        self.widgets = [
+            self.rule,
+            self.min_snr,
+            self.faintest,
+            self.network,
+            self.weights,
+            self.device,
+            self.nodes,
+        ]
+
+    def read(self) -> RunOptions:
+        """Return what is chosen now."""
+        weights = self.weights.value
+        return RunOptions(
+            rule=self.rule.value,
+            min_snr=float(self.min_snr.value),
+            faintest=float(self.faintest.value) / 100,
+            weights=self.network.value if weights in (None, Path()) else Path(weights),
+            device=self.device.value,
+            nodes=bool(self.nodes.value),
+        )
