@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from napari_sadp.geometry.results import DirectBeam, SpotList
 
 RefusalReason = Literal[
@@ -54,6 +56,8 @@ class PatternRefusedError(SadpError):
         The spots, if they were found before the refusal.
     notes : tuple of str
         What was decided about the pattern before the refusal, such as masks.
+    mask : (n_rows, n_cols) ndarray of bool, optional
+        True where the data meant nothing, if that was known before the refusal.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class PatternRefusedError(SadpError):
         beam: DirectBeam | None = None,
         spots: SpotList | None = None,
         notes: tuple[str, ...] = (),
+        mask: np.ndarray | None = None,
     ) -> None:
         if reason not in REFUSAL_REASONS:
             raise ValueError(f"reason is {reason!r}, expected one of {', '.join(REFUSAL_REASONS)}")
@@ -73,6 +78,7 @@ class PatternRefusedError(SadpError):
         self.beam = beam
         self.spots = spots
         self.notes = notes
+        self.mask = mask
 
 
 class StructureError(SadpError):

@@ -205,7 +205,7 @@ def test_features_of_spots(patterns):
         layer for layer in result_layers(source, frames) if layer[1]["name"].endswith("spots")
     )
     features = keywords["features"]
-    assert set(features) == {"m", "n", "g_inv_angstrom", "intensity", "snr", "indexed"}
+    assert set(features) == {"m", "n", "g_inv_angstrom", "intensity", "intensity_error", "snr", "indexed"}
     first = (np.abs(features["m"]) + np.abs(features["n"])) == 1
     # fcc [001]: |g| of 200 and 020, a = 4.05 A
     assert np.allclose(features["g_inv_angstrom"][first & (features["m"] != 0)], 2 / 4.05, rtol=0.01)

@@ -141,7 +141,7 @@ def analyse_pattern(
     try:
         require_likeness(found)
     except PatternRefusedError as error:
-        error.notes = prepared.notes
+        error.notes, error.mask = prepared.notes, prepared.mask
         raise
     return found
 
@@ -258,7 +258,9 @@ def _refuse(
         )
     elif len(spots) < MIN_SPOTS and not np.any(spots.snr > _CLEAR_SNR) and not _has_structure(prepared):
         reason, detail, beam = "empty", "no spots, rings or halos above the noise", None
-    raise PatternRefusedError(reason, detail, beam=beam, spots=spots, notes=prepared.notes) from error
+    raise PatternRefusedError(
+        reason, detail, beam=beam, spots=spots, notes=prepared.notes, mask=prepared.mask
+    ) from error
 
 
 def _are_speckle(spots: SpotList, halo_height: float) -> bool:

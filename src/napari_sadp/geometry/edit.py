@@ -164,7 +164,9 @@ def analyse_edited(
     except PatternRefusedError as error:
         beam = beam or find_direct_beam(pattern, spots, prepared=prepared)
         notes = (*prepared.notes, *_what_was_given(edits))
-        raise PatternRefusedError(error.reason, error.detail, beam=beam, spots=spots, notes=notes) from error
+        raise PatternRefusedError(
+            error.reason, error.detail, beam=beam, spots=spots, notes=notes, mask=prepared.mask
+        ) from error
     if given is None:
         beam = DirectBeam(lattice.beam_rc.copy(), beam.score, beam.method)
     notes = (*pattern.notes, *prepared.notes, *doubts(lattice), *_what_was_given(edits))

@@ -253,6 +253,7 @@ def refused_result(
         beam=refusal.beam,
         spots=refusal.spots,
         notes=(*pattern.notes, *refusal.notes),
+        left_out=refusal.mask,
     )
 
 
@@ -283,6 +284,7 @@ def classify_geometry(geometry: PatternGeometry, classifier: Classifier) -> Patt
             beam=geometry.beam,
             spots=geometry.spots,
             notes=geometry.notes,
+            left_out=geometry.mask,
         )
     predicted = classifier.predict(image[None])
     network, log_odds = predicted.probabilities[0], predicted.outlier_log_odds
@@ -312,6 +314,7 @@ def classify_geometry(geometry: PatternGeometry, classifier: Classifier) -> Patt
         none_of_these=none,
         lattice_trust=trust,
         notes=(*geometry.notes, doubt) if trust < _DOUBTFUL else geometry.notes,
+        left_out=geometry.mask,
     )
 
 

@@ -67,6 +67,8 @@ class PatternResult:
         Probability that the lattice is right; what is stated of the pattern, `stated`, takes it into account.
     notes : tuple of str
         What was decided on the way.
+    left_out : (n_rows, n_cols) ndarray of bool or None
+        Pixels that did not count: masked by the user or the file, or found to mean nothing, as those behind a beam stop.
     """
 
     pattern: DiffractionPattern
@@ -84,6 +86,7 @@ class PatternResult:
     none_of_these: float = 0.0
     lattice_trust: float = 1.0
     notes: tuple[str, ...] = field(default_factory=tuple)
+    left_out: np.ndarray | None = None
 
     @property
     def used(self) -> bool:

@@ -22,7 +22,7 @@ from napari_sadp.widgets._given import (
     mask_of_frame,
     points_by_image,
 )
-from napari_sadp.widgets._layers import BEAM_COLOUR, derived_from, placement, role_of
+from napari_sadp.widgets._layers import BEAM_COLOUR, RESULT_ROLES, derived_from, placement, role_of
 from napari_sadp.widgets._shared import row_of
 
 if TYPE_CHECKING:
@@ -312,7 +312,11 @@ class EditPanel:
         self._on_mask()
 
     def _masks(self, _: Any = None) -> list[tuple[str, Labels]]:
-        return [(layer.name, layer) for layer in self._viewer.layers if isinstance(layer, Labels)]
+        return [
+            (layer.name, layer)
+            for layer in self._viewer.layers
+            if isinstance(layer, Labels) and role_of(layer) not in RESULT_ROLES
+        ]
 
     def _beams(self, _: Any = None) -> list[tuple[str, Points]]:
         return [

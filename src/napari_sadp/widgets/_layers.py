@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_sadp.geometry.nodes import STATE_NAMES
 from napari_sadp.napari_io import METADATA_KEY
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ G1_COLOUR = "#ff5a36"
 G2_COLOUR = "#c792ea"
 #: By the state of a node: present, absent, unknown.
 NODE_COLOURS = {1: "#7ee787", 0: "#ff5a36", -1: "#b0b0b0"}
-NODE_WORDS = {1: "present", 0: "absent", -1: "unknown"}
+LEFT_OUT_COLOUR = "#b388ff"
 #: What the user may change in a viewer; the arrows of the lattice and its nodes follow.
 EDITABLE = ("beam", "spots", "vectors")
 #: What a run makes, and the next one replaces.
-RESULT_ROLES = ("nodes", "spots", "lattice", "vectors", "beam")
+RESULT_ROLES = ("left out", "nodes", "spots", "lattice", "vectors", "beam")
 
 _RING_SIGMAS = 7.0  # diameter of the ring around a spot, in standard deviations of the spot
 _RING_OF_G1 = 0.6  # at most this part of |g1|, so that rings of neighbours do not touch
@@ -74,7 +75,9 @@ def _about(layer: Layer) -> dict[str, Any]:
     return about if isinstance(about, dict) else {}
 
 
-def result_layers(source: Source, frames: Sequence[FrameResult], *, nodes: bool = False) -> list[LayerData]:
+def result_layers(
+    source: Source, frames: Sequence[FrameResult], *, nodes: bool = False, left_out: bool = False
+) -> list[LayerData]:
     """Return the layers that show what was found in the frames of one image layer.
 
     Parameters
@@ -85,11 +88,13 @@ def result_layers(source: Source, frames: Sequence[FrameResult], *, nodes: bool 
         Results of its frames.
     nodes : bool
         Whether to draw the nodes of the lattice too.
+    left_out : bool
+        Whether to show the pixels that did not count.
 
     Returns
     -------
     list of LayerData
-        Nodes (if asked for), spots, lattice, vectors, beam, in drawing order, as far as anything was found; without placement. The lattice
+        Pixels left out and nodes (if asked for), spots, lattice, vectors, beam, in drawing order, as far as anything was found; without placement. The lattice
         are arrows to look at, the vectors their tips, which can be moved.
     """
     layers = [
@@ -100,6 +105,8 @@ def result_layers(source: Source, frames: Sequence[FrameResult], *, nodes: bool 
     ]
     if nodes:
         layers.insert(0, _nodes(source, frames))
+    if left_out:
+        layers.insert(0, _left_out(source, frames))
     return [layer for layer in layers if layer is not None]
 
 
@@ -159,6 +166,7 @@ def _spot_features(result: PatternResult) -> dict[str, np.ndarray]:
         "n": nodes[:, 1],
         "g_inv_angstrom": g,
         "intensity": np.asarray(spots.intensity, dtype=float),
+        "intensity_error": np.asarray(spots.intensity_error, dtype=float),
         "snr": np.asarray(spots.snr, dtype=float),
         "indexed": indexed,
     }
@@ -252,12 +260,35 @@ def _nodes(source: Source, frames: Sequence[FrameResult]) -> LayerData | None:
         "features": {
             "m": indices[:, 0],
             "n": indices[:, 1],
-            "state": np.array([NODE_WORDS[value] for value in state], dtype=object),
+            "state": np.array([STATE_NAMES[value] for value in state], dtype=object),
             "presence": np.concatenate([nodes.presence for nodes in maps]),
             "intensity": np.concatenate([nodes.intensity for nodes in maps]),
+            "intensity_error": np.concatenate([nodes.sigma for nodes in maps]),
         },
     }
     return np.concatenate(points), keywords, "points"
+
+
+def _left_out(source: Source, frames: Sequence[FrameResult]) -> LayerData | None:
+    seen = [item for item in frames if item.result.left_out is not None and item.result.left_out.any()]
+    if not seen:
+        return None
+    shape = source.stack.frame_shape
+    labels = np.zeros((*source.stack.navigation_shape, *shape), np.uint8)
+    # each pixel of the layer is that of the square frame below its middle
+    rows, cols = (
+        source.from_layer(np.stack([np.arange(n), np.arange(n)], axis=1))[:, axis]
+        for axis, n in enumerate(shape)
+    )
+    for item in seen:
+        mask = item.result.left_out
+        row, col = (
+            np.clip(np.round(at).astype(int), 0, n - 1)
+            for at, n in zip((rows, cols), mask.shape, strict=True)
+        )
+        labels[source.navigation_index(item.frame)] = mask[row[:, None], col]
+    keywords = _common(source, "left out") | {"opacity": 0.45, "colormap": {None: None, 1: LEFT_OUT_COLOUR}}
+    return labels, keywords, "labels"
 
 
 def _ring_diameter(source: Source, result: PatternResult) -> float:

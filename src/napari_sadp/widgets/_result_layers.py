@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from napari.layers import Layer, Points, Vectors
+from napari.layers import Labels, Layer, Points, Vectors
 from napari.layers.base import ActionType
 from napari.utils.colormaps.standardize_color import transform_color
 
@@ -49,6 +49,8 @@ class ResultLayers:
         Results of its frames.
     nodes : bool
         Whether to show the nodes of the lattice.
+    left_out : bool
+        Whether to show the pixels that did not count.
     on_edit : callable
         Called without arguments when the user changed a layer.
     """
@@ -61,17 +63,18 @@ class ResultLayers:
         frames: Sequence[FrameResult],
         *,
         nodes: bool,
+        left_out: bool = False,
         on_edit: Callable[[], None],
     ) -> None:
         self._viewer, self.image, self.source = viewer, image, source
-        self._nodes, self._on_edit = nodes, on_edit
+        self._shown, self._on_edit = {"nodes": nodes, "left_out": left_out}, on_edit
         self._writing = False
         self.layers: dict[str, Layer] = {}
         for old in list(viewer.layers):
             # a mask of the same image stays
             if derived_from(old) == source.layer_id and role_of(old) in RESULT_ROLES:
                 viewer.layers.remove(old)
-        for made in result_layers(source, frames, nodes=nodes):
+        for made in result_layers(source, frames, **self._shown):
             self._add(*made)
 
     def layer(self, role: str) -> Layer | None:
@@ -137,14 +140,16 @@ class ResultLayers:
         """
         made = {
             keywords["metadata"][METADATA_KEY]["role"]: (data, keywords, kind)
-            for data, keywords, kind in result_layers(self.source, [item], nodes=self._nodes)
+            for data, keywords, kind in result_layers(self.source, [item], **self._shown)
         }
         for role in made.keys() - self.layers.keys():
             self._add(*made[role])
         tips_stay = tips_of(before) is None and tips_of(item) is None
         for role in self.layers:
             layer = self.layer(role)
-            if layer is not None and not (role == "vectors" and tips_stay):
+            if isinstance(layer, Labels):
+                self._write_labels(layer, item.frame, made.get(role))
+            elif layer is not None and not (role == "vectors" and tips_stay):
                 self._write(layer, item.frame, made.get(role))
 
     def _add(self, data: np.ndarray, keywords: dict[str, Any], kind: str) -> None:
@@ -157,6 +162,16 @@ class ResultLayers:
         if role in EDITABLE:
             layer.mode = "select"  # a click and a drag move a point, Delete removes it
             layer.events.data.connect(self._on_data)
+        elif isinstance(layer, Labels):
+            layer.editable = False  # what is painted on it would count for nothing
+
+    def _write_labels(
+        self, layer: Labels, frame: int, made: tuple[np.ndarray, dict[str, Any], str] | None
+    ) -> None:
+        """Replace the pixels of one frame."""
+        where = self.source.navigation_index(frame)
+        layer.data[where] = 0 if made is None else made[0][where]
+        layer.refresh()
 
     def _write(self, layer: Layer, frame: int, made: tuple[np.ndarray, dict[str, Any], str] | None) -> None:
         """Replace the rows of one frame; they keep their places, and the selection, where their number does not change."""

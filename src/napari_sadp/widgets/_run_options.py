@@ -8,8 +8,8 @@ import magicgui.widgets as mw
 
 from napari_sadp.ensemble.combine import RULES
 from napari_sadp.models.registry import BUNDLED, list_weights
-from napari_sadp.widgets._shared import follow_networks
-from napari_sadp.widgets._work import RunOptions
+from napari_sadp.widgets._shared import follow_networks, row_of
+from napari_sadp.widgets._work import MAX_KEPT_IMAGES, RunOptions
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _TIPS = {
@@ -26,6 +26,8 @@ _TIPS = {
     "Empty: the network above.",
     "device": "Where the network runs; auto takes a GPU if there is one",
     "nodes": "Add a layer with all nodes of the fitted lattice: present green, absent red, not to be known grey",
+    "left_out": "Add a layer with the pixels that did not count: behind a beam stop, bars and margins, faulty ones, and those\n"
+    f"of your mask (up to {MAX_KEPT_IMAGES} patterns)",
 }
 
 
@@ -64,6 +66,7 @@ class OptionsPanel:
             label="Device", choices=list(_DEVICES), value="auto", tooltip=_TIPS["device"]
         )
         self.nodes = mw.CheckBox(text="show lattice nodes", value=False, tooltip=_TIPS["nodes"])
+        self.left_out = mw.CheckBox(text="show what is left out", value=False, tooltip=_TIPS["left_out"])
         self.widgets = [
             self.rule,
             self.min_snr,
@@ -71,7 +74,7 @@ class OptionsPanel:
             self.network,
             self.weights,
             self.device,
-            self.nodes,
+            row_of("", self.nodes, self.left_out),
         ]
 
     def read(self) -> RunOptions:
@@ -84,4 +87,5 @@ class OptionsPanel:
             weights=self.network.value if weights in (None, Path()) else Path(weights),
             device=self.device.value,
             nodes=bool(self.nodes.value),
+            left_out=bool(self.left_out.value),
         )

@@ -75,6 +75,8 @@ class RunOptions:
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
     nodes : bool
         Whether a layer shows all nodes.
+    left_out : bool
+        Whether a layer shows the pixels that did not count.
     """
 
     rule: Rule = "product"
@@ -83,6 +85,7 @@ class RunOptions:
     weights: Path | str | None = None
     device: str = "auto"
     nodes: bool = False
+    left_out: bool = False
 
 
 class Ticket:
@@ -256,4 +259,4 @@ def combine_frames(frames: Sequence[FrameResult], *, rule: Rule = "product") -> 
 def _light(item: FrameResult) -> FrameResult:
     """Drop the images from a result."""
     pattern = replace(item.result.pattern, data=np.zeros((1, 1), np.float32), mask=None)
-    return replace(item, result=replace(item.result, pattern=pattern, training_image=None))
+    return replace(item, result=replace(item.result, pattern=pattern, training_image=None, left_out=None))

@@ -142,8 +142,9 @@ class IdentifyWidget(mw.Container):
             on_new=self._on_new,
         )
         self.run_options = OptionsPanel()
-        self.weights, self.device, self.nodes, self.network, self.faintest = (
-            getattr(self.run_options, name) for name in ("weights", "device", "nodes", "network", "faintest")
+        self.weights, self.device, self.nodes, self.left_out, self.network, self.faintest = (
+            getattr(self.run_options, name)
+            for name in ("weights", "device", "nodes", "left_out", "network", "faintest")
         )
         self.run_button = mw.PushButton(text="Identify", tooltip="Find beam, spots and lattice, and classify")
         self.cancel_button = mw.PushButton(
@@ -363,6 +364,7 @@ class IdentifyWidget(mw.Container):
                     source,
                     frames,
                     nodes=options.nodes,
+                    left_out=options.left_out,
                     on_edit=self._editor.schedule,
                 )
             )
