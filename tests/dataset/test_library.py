@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from napari_sadp.dataset import library as library_module
-from napari_sadp.dataset.crystals import choose_crystals, decorate, is_validation
+from napari_sadp.dataset.crystals import choose_crystals, decorate, is_formula_held_out, is_validation
 from napari_sadp.dataset.library import FIELD_RADIUS, build_library, load_library
 from napari_sadp.errors import UnreadableFileError
 from napari_sadp.labels.lattice2d import gauss_reduce, planar_basis
 from napari_sadp.labels.scheme import build_scheme, disc_nodes
 from napari_sadp.labels.visible import deciding_spots, visible_pattern
-from napari_sadp.simulation.catalogue import find_structure, load_catalogue
+from napari_sadp.simulation.catalogue import composition, find_structure, load_catalogue
 from napari_sadp.simulation.scattering import structure_factors
 
 
@@ -22,6 +22,15 @@ def scheme():
 @pytest.fixture(scope="module")
 def aluminium(scheme):
     return build_library([("225", find_structure("Al", 225).crystal())], scheme, thresholds=(1e-6,))
+
+
+def test_a_compound_is_held_out_however_it_is_spelled():
+    for entry in load_catalogue(""):
+        assert is_formula_held_out(entry.formula) == is_validation(entry.formula)
+        turned = "".join(f"{e}{12 * n:.6g}" for e, n in reversed(composition(entry.formula).items()))
+        assert is_formula_held_out(turned) == is_validation(entry.formula), turned
+    # what the package does not have falls into the same part too
+    assert is_formula_held_out("Na3Pu5") == is_formula_held_out("Pu10Na6")
 
 
 def test_strong_scatterers_show_the_class_of_their_symmetry(aluminium, scheme):

@@ -69,7 +69,7 @@ class DatasetConfig:
     cif_folder : str
         Folder of CIF files to add, relative to the TOML file; empty for none.
     split : {"formula", "seed"}
-        ``formula``: the fixed hash that `napari_sadp.dataset.crystals.is_validation` uses too, so that what the bundled
+        ``formula``: the fixed hash that `napari_sadp.dataset.crystals.is_formula_held_out` gives too, so that what the bundled
         network has not seen is validation here; ``seed``: a hash with the seed. Either way a formula is in one part only.
     validation_share : float
         Share of the structures for validation; with ``split = "formula"`` it is that of the hash for CIFs.

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_sadp._validate import check_option
 from napari_sadp.labels.spacegroups import behaviours
-from napari_sadp.simulation.catalogue import CATALOGUE_VARIABLE, CatalogueEntry, load_catalogue
+from napari_sadp.simulation.catalogue import CATALOGUE_VARIABLE, CatalogueEntry, composition, load_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,12 +154,48 @@ def is_held_out(entry: CatalogueEntry, split: str = "formula") -> bool:
         If the split is unknown.
     """
     check_option("split", split, SPLITS)
-    return is_validation(entry.formula if split == "formula" else repr(structure_type(entry)))
+    if split == "formula":
+        return is_formula_held_out(entry.formula)
+    return is_validation(repr(structure_type(entry)))
 
 
-def is_validation(formula: str) -> bool:
-    """Tell whether a formula is held out for validation: a fixed hash, so that no run ever trains on it."""
-    digest = hashlib.sha256(formula.encode()).digest()
+def is_formula_held_out(formula: str) -> bool:
+    """Tell whether a compound is held out for validation, however its formula is spelled.
+
+    Parameters
+    ----------
+    formula : str
+        Elements with numbers; catalogues of one's own spell them in any order.
+
+    Returns
+    -------
+    bool
+        By its formula as the package spells it, so that what that holds out is never trained on under another name.
+
+    Examples
+    --------
+    >>> is_formula_held_out("MgAl2O4") == is_formula_held_out("O4MgAl2")
+    True
+    """
+    key = _shares(formula)
+    return is_validation(formula if key is None else _package_spelling().get(key, repr(key)))
+
+
+def _shares(formula: str) -> tuple[tuple[str, float], ...] | None:
+    """Return the elements of a formula with their shares, rounded as formulas of disordered structures are; None for no formula."""
+    parts = composition(formula)
+    return None if parts is None else tuple((element, round(share, 4)) for element, share in parts.items())
+
+
+@lru_cache(maxsize=1)
+def _package_spelling() -> dict[tuple[tuple[str, float], ...] | None, str]:
+    """Return the formulas of the package by their composition."""
+    return {_shares(entry.formula): entry.formula for entry in load_catalogue("")}
+
+
+def is_validation(text: str) -> bool:
+    """Tell whether what a text names is held out for validation: a fixed hash, so that no run ever trains on it."""
+    digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:4], "big") / 2**32 < VALIDATION_SHARE
 
 

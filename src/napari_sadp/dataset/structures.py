@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sadp.dataset.crystals import is_validation
+from napari_sadp.dataset.crystals import is_formula_held_out
 from napari_sadp.errors import StructureError
 from napari_sadp.labels.spacegroups import Behaviour, behaviours, is_allowed
 from napari_sadp.simulation.catalogue import CatalogueEntry, load_catalogue
@@ -115,7 +115,7 @@ def select_structures(config: DatasetConfig) -> tuple[DatasetStructure, ...]:
 
 def _held_out(config: DatasetConfig, formula: str) -> bool:
     if config.split == "formula":
-        return is_validation(formula)
+        return is_formula_held_out(formula)
     digest = hashlib.sha256(f"{config.seed}:{formula}".encode()).digest()
     return int.from_bytes(digest[:4], "big") / 2**32 < config.validation_share
 
