@@ -11,39 +11,33 @@ the signal lazy and compute under ``dask.distributed.Client(n_workers=..., threa
 
 from __future__ import annotations
 
-from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from hyperspy.signal import BaseSignal
-from hyperspy.signals import LazySignal2D, Signal2D
+from hyperspy.signals import LazySignal2D
 
 from napari_sadp._validate import check_option, check_range
 from napari_sadp.geometry._checks import with_mask
 from napari_sadp.geometry.convention import G1_FRACTION, IMAGE_CONVENTION, IMAGE_SIZE
 from napari_sadp.geometry.conversions import PATTERN_CONVERSIONS
-from napari_sadp.io.rosetta import stack_from_signal
 from napari_sadp.signals import _frames
+from napari_sadp.signals._mapping import MappedPatterns, each_frame
 from napari_sadp.signals._properties import CLASS_COLUMNS, PROPERTY_COLUMNS, REASONS
 from napari_sadp.signals.properties import SIGNAL_TYPE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from hyperspy.signals import Signal1D
 
     from napari_sadp.geometry.analyse import PatternGeometry
     from napari_sadp.identify import Identification
-    from napari_sadp.io.rosetta import PatternStack
     from napari_sadp.models.predict import Views
+    from napari_sadp.signals._mapping import Beam, Mask
     from napari_sadp.signals.properties import SADPProperties
 
-    #: One value for all frames, or a signal with one for each.
-    Beam = Sequence[float] | np.ndarray | BaseSignal | None
-    Mask = np.ndarray | BaseSignal | None
 
-
-class SADPattern2D(Signal2D):
+class SADPattern2D(MappedPatterns):
     """Selected-area electron diffraction patterns; the signal axes are reciprocal space.
 
     Examples
@@ -56,30 +50,6 @@ class SADPattern2D(Signal2D):
     """
 
     _signal_type = "sadp"
-
-    def to_stack(self) -> PatternStack:
-        """Return the frames as the package's own values, calibration, voltage and camera length included.
-
-        Returns
-        -------
-        PatternStack
-            ``len`` is the number of frames, indexing gives a `DiffractionPattern`; lazy frames stay lazy.
-
-        Raises
-        ------
-        ValueError
-            If the data are complex or hold no frame.
-        """
-        axes = self.axes_manager.as_dictionary()
-        return stack_from_signal(
-            {
-                "data": self.data,
-                "axes": [axes[f"axis-{index}"] for index in range(len(axes))],
-                "metadata": self.metadata.as_dictionary(),
-                "original_metadata": self.original_metadata.as_dictionary(),
-            },
-            source=str(self.metadata.get_item("General.original_filename", "") or self._title()),
-        )
 
     def find_direct_beam(
         self, *, beam_rc: Beam = None, mask: Mask = None, min_snr: float = 6.0, **map_options: Any
@@ -435,98 +405,13 @@ class SADPattern2D(Signal2D):
         stack, given = self.to_stack(), self._given(beam_rc, mask, min_snr)
         patterns = iter(stack)
         if mask is not None:
-            masks = _each_frame(given["mask"], 2)
+            masks = each_frame(given["mask"], 2)
             patterns = (
                 with_mask(pattern, _frames.square_mask(np.asarray(one, dtype=bool), stack.oblong_scale))
                 for pattern, one in zip(patterns, masks, strict=False)
             )
-        beams = None if beam_rc is None else _each_frame(given["beam_rc"], 1)
+        beams = None if beam_rc is None else each_frame(given["beam_rc"], 1)
         return identify_patterns(patterns, rule=rule, beam_rc=beams, min_snr=given["min_snr"], **options)
-
-    # ---- parts ---------------------------------------------------------------------------------------------------
-
-    def _given(self, beam_rc: Beam, mask: Mask, min_snr: float) -> dict[str, Any]:
-        """Return what the user knows as arguments for `map`: arrays for all frames, signals for one value each."""
-        given: dict[str, Any] = {"min_snr": check_range("min_snr", min_snr, 1, 1e6)}
-        axes = self._upright().axes_manager
-        frame = axes.signal_shape[::-1]
-        for name, value, shape in (("beam_rc", beam_rc, (2,)), ("mask", mask, frame)):
-            if value is None:
-                continue
-            navigation = ()
-            if isinstance(value, BaseSignal):
-                navigation = value.axes_manager.navigation_shape
-                # a nested pair of signal axes is (x, y) in HyperSpy, the shape of its array is not
-                found = value.axes_manager.signal_shape[::-1]
-                if not navigation:
-                    value = np.asarray(value.data)
-            else:
-                value = np.asarray(value, dtype=float if name == "beam_rc" else bool)
-                found = value.shape
-            if found != shape or navigation not in ((), axes.navigation_shape):
-                raise ValueError(
-                    f"{name} has navigation shape {navigation} and shape {found}, expected {shape} for all frames, or a signal "
-                    f"with the navigation shape {axes.navigation_shape} of the patterns"
-                )
-            # map may rechunk signals that it iterates in place: the caller's stay as they are
-            given[name] = value.deepcopy() if isinstance(value, BaseSignal) and value._lazy else value
-        return given
-
-    def _class_names(self, weights: str | None, device: str, views: Views) -> tuple[str, ...]:
-        """Return the names of the classes of a network, and that of none of them."""
-        from napari_sadp.identify import NONE_LABEL
-        from napari_sadp.models.predict import load_classifier
-
-        return (*load_classifier(weights, device, views=views).scheme.labels, NONE_LABEL)
-
-    def _mapped(self, function: Any, **options: Any) -> BaseSignal:
-        """Map a function of `_frames` over the frames as `to_stack` gives them: real, grey, unsigned, with their kind."""
-        stack, upright = self.to_stack(), self._upright()
-        # a stack has no navigation axes of length 1, the signal keeps them
-        frames = upright._deepcopy_with_new_data(stack.data.reshape(upright.data.shape))
-        about = _frames.Frame(stack.kind, stack.oblong_scale, stack.pixel_size_inv_angstrom)
-        # oblong pixels are resampled, so that unequal scales are no matter
-        return frames.map(function, frame=about, silence_warnings=("scales", "units"), **options)
-
-    def _upright(self) -> SADPattern2D:
-        """Return the signal with the axes of the pattern as its signal axes: some files call them those of the scan."""
-        if not self.to_stack().transposed:
-            return self
-        return self.transpose(signal_axes=self.axes_manager.navigation_axes)
-
-    def _title(self) -> str:
-        return str(self.metadata.get_item("General.title", ""))
-
-    def _map_rows(
-        self, function: Any, columns: dict[str, str], what: str, map_options: dict[str, Any], **options: Any
-    ) -> BaseSignal:
-        """Map a function that gives one number for each column, and name columns and units in the metadata."""
-        found = self._mapped(
-            function,
-            inplace=False,
-            ragged=False,
-            output_signal_size=(len(columns),),
-            output_dtype="float64",
-            **map_options,
-            **options,
-        )
-        found.set_signal_type("")
-        axis = found.axes_manager.signal_axes[0]
-        axis.name, axis.units, axis.scale, axis.offset = "column", "", 1.0, 0.0
-        found.metadata.set_item("Sadp.columns", list(columns))
-        found.metadata.set_item("Sadp.units", list(columns.values()))
-        found.metadata.set_item("Sadp.notes", list(self.to_stack().notes))
-        found.metadata.set_item("General.title", f"{self._title()} {what}".strip())
-        return found
-
-
-def _each_frame(value: np.ndarray | BaseSignal, n_axes: int) -> Iterator[np.ndarray]:
-    """Return what `_given` gave for each frame in turn: the same array for all, or those of a signal, whose own axes are the last `n_axes`."""
-    if not isinstance(value, BaseSignal):
-        return repeat(value)
-    data = value.data
-    flat = data.reshape(-1, *data.shape[data.ndim - n_axes :])
-    return (np.asarray(row) for row in flat)
 
 
 class LazySADPattern2D(LazySignal2D, SADPattern2D):
