@@ -63,9 +63,9 @@ def catalogue(tmp_path_factory):
         next(name for name in rare if is_held_out_named(f"Ti{name}") == kept) for kept in (False, True)
     )
     twin = held_out_twin()
-    spelled = next(
-        twin.formula + " " * n for n in range(1, 20) if not is_held_out_named(twin.formula + " " * n)
-    )
+    # a name that is no formula: nothing tells that it is the same compound but the structure itself
+    names = (f"{twin.formula} sample {n}" for n in range(1, 20))
+    spelled = next(name for name in names if not is_held_out_named(name))
     path = tmp_path_factory.mktemp("own") / "mine.json.gz"
     entries = [
         entry_of(carbide, f"Ti{drawn}", "drawn", C=drawn),

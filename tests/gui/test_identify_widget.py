@@ -346,12 +346,13 @@ def test_a_network_of_ones_own_is_offered_by_name(
     qtbot, viewer, patterns, weights_file, monkeypatch, tmp_path
 ):
     from napari_sadp.models import predict
-    from napari_sadp.models.registry import BUNDLED, WEIGHTS_VARIABLE, add_weights
+    from napari_sadp.models.registry import BUNDLED, PACKAGED, WEIGHTS_VARIABLE, add_weights
 
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path / "own"))
     add_weights(weights_file, "mine")
     _, widget = viewer.window.add_plugin_dock_widget("napari-sadp", "Identify")
-    assert list(widget.network.choices) == [BUNDLED, "mine"]
+    assert list(widget.network.choices) == [*PACKAGED, "mine"]
+    assert widget.network.value == BUNDLED
     asked = []
     load = predict.load_classifier
     monkeypatch.setattr(

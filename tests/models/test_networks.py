@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from napari_sadp.dataset.crystals import TrainedOn
 from napari_sadp.errors import CheckpointError
 from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.models.architectures import ARCHITECTURES
 from napari_sadp.models.calibrate import expected_calibration_error, fit_temperature
 from napari_sadp.models.predict import load_classifier
-from napari_sadp.models.registry import bundled_path
+from napari_sadp.models.registry import PACKAGED, bundled_path
 from napari_sadp.models.resnet import build_resnet, choose_device
+from napari_sadp.models.sources import trained_on
 from napari_sadp.models.weights import WeightsCard, load_weights, read_card, save_weights
 
 
@@ -133,10 +135,14 @@ def test_calibration_error_by_hand():
     assert expected_calibration_error(logits, np.array([0, 1]), 1.0) == pytest.approx(0.5)
 
 
-@pytest.mark.skipif(not bundled_path().exists(), reason="the bundled weights are not built yet")
-def test_bundled_network_loads_and_says_what_it_is():
-    network, card, scheme = load_weights()
-    assert card.architecture == "resnet18"
+@pytest.mark.parametrize(
+    ("name", "conversion"), [*zip(PACKAGED, ("aligned", "rendered"), strict=True)], ids=PACKAGED
+)
+def test_bundled_networks_load_and_say_what_they_are(name, conversion):
+    network, card, scheme = load_weights(bundled_path(name))
+    assert (card.name, card.architecture, card.conversion) == (name, "resnet18", conversion)
+    # figures of merit are for structures that it cannot have seen
+    assert trained_on(card) == (TrainedOn("formula", ""),)
     assert card.metrics["accuracy_visible_class"] > 0.9
     assert scheme.groups == (213, 221, 225, 227, 229)
     assert not network.training

@@ -14,6 +14,7 @@ from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.models.predict import load_classifier
 from napari_sadp.models.registry import (
     BUNDLED,
+    PACKAGED,
     WEIGHTS_VARIABLE,
     add_weights,
     bundled_path,
@@ -41,15 +42,15 @@ def trained(tmp_path_factory):
     return save_weights(tmp_path_factory.mktemp("run"), card, build_resnet("resnet18", len(scheme)))
 
 
-def test_the_package_has_one(own_folder):
-    assert list(list_weights()) == [BUNDLED]
+def test_the_package_has_its_networks(own_folder):
+    assert list(list_weights()) == [*PACKAGED]
     assert find_weights() == find_weights(BUNDLED) == bundled_path()
     assert not own_folder.exists()  # looking leaves no trace
 
 
 def test_added_found_by_name_used_and_removed(trained, own_folder):
     assert add_weights(trained).size == 48
-    assert list(list_weights()) == [BUNDLED, "mine"]
+    assert list(list_weights()) == [*PACKAGED, "mine"]
     assert find_weights("mine") == own_folder / "mine.safetensors"
     probabilities = load_classifier("mine", "cpu").probabilities(np.zeros((1, 48, 48), np.float32))
     assert probabilities.shape == (1, len(build_scheme((225, 229))))
@@ -67,8 +68,9 @@ def test_a_network_of_ones_own_may_be_replaced(trained, own_folder):
         add_weights(trained, "mine")
     add_weights(trained, "mine", replace=True)
     assert (own_folder / "mine.json").stat().st_mtime_ns > before
-    with pytest.raises(ValueError, match=f"name is '{BUNDLED}', which there is already"):
-        add_weights(trained, BUNDLED, replace=True)
+    for name in PACKAGED:
+        with pytest.raises(ValueError, match=f"name is '{name}', which there is already"):
+            add_weights(trained, name, replace=True)
 
 
 def test_what_cannot_be_used_is_not_taken_in(trained, tmp_path, own_folder):
@@ -85,12 +87,13 @@ def test_what_cannot_be_used_is_not_taken_in(trained, tmp_path, own_folder):
 
 def test_unknown_names_say_which_there_are(trained):
     add_weights(trained)
-    with pytest.raises(CheckpointError, match=f"no network of that name: {BUNDLED}, mine"):
+    with pytest.raises(CheckpointError, match=f"no network of that name: {', '.join(PACKAGED)}, mine"):
         find_weights("yours")
     with pytest.raises(ValueError, match="name is 'yours', expected one of 'mine'"):
         remove_weights("yours")
-    with pytest.raises(ValueError, match=f"name is '{BUNDLED}'"):
-        remove_weights(BUNDLED)
+    for name in PACKAGED:
+        with pytest.raises(ValueError, match=f"name is '{name}'"):
+            remove_weights(name)
 
 
 def test_a_damaged_card_is_listed_as_such(trained, own_folder, capsys):
@@ -104,8 +107,8 @@ def test_a_damaged_card_is_listed_as_such(trained, own_folder, capsys):
 def test_terminal(trained, capsys, monkeypatch):
     assert main(["weights", "--add", str(trained), "--name", "fine", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows] == [BUNDLED, "fine"]
-    assert rows[1]["groups"] == [225, 229]
+    assert [row["name"] for row in rows] == [*PACKAGED, "fine"]
+    assert rows[-1]["groups"] == [225, 229]
     assert main(["weights", "--remove", "fine"]) == 0
     assert "fine" not in capsys.readouterr().out
     assert main(["weights", "--name", "x"]) == 2

@@ -1,4 +1,4 @@
-"""Networks by name: the one in the package, and those that a user has added.
+"""Networks by name: those in the package, and those that a user has added.
 
 The folder of a user's networks is that of the environment variable `WEIGHTS_VARIABLE`, else the place that the system has for
 data of applications. Names are found without loading PyTorch.
@@ -21,8 +21,10 @@ from napari_sadp.errors import CheckpointError
 if TYPE_CHECKING:
     from napari_sadp.models.weights import WeightsCard
 
-#: Name of the network that comes with the package.
+#: Name of the network of the package that is used where none is named.
 BUNDLED = "sadp_resnet18"
+#: All networks of the package: that one, and one for measured nodes that are drawn anew.
+PACKAGED: tuple[str, ...] = (BUNDLED, "sadp_resnet18_rendered")
 #: Environment variable that names the folder of the user's networks.
 WEIGHTS_VARIABLE = "NAPARI_SADP_WEIGHTS"
 
@@ -46,7 +48,7 @@ def weights_folder() -> Path:
 
 
 def list_weights() -> dict[str, Path]:
-    """Return the tensor files of all networks by name, that of the package first.
+    """Return the tensor files of all networks by name, those of the package first.
 
     Returns
     -------
@@ -54,7 +56,8 @@ def list_weights() -> dict[str, Path]:
         The user's in the order of the alphabet.
     """
     own = sorted(weights_folder().glob("*.safetensors"))
-    return {BUNDLED: bundled_path()} | {path.stem: path for path in own if path.stem != BUNDLED}
+    package = {name: bundled_path(name) for name in PACKAGED}
+    return package | {path.stem: path for path in own if path.stem not in PACKAGED}
 
 
 def find_weights(weights: str | os.PathLike[str] | None = None) -> Path:
@@ -130,7 +133,7 @@ def add_weights(
 def check_new_name(name: str, *, replace: bool = False) -> None:
     """Raise `ValueError` unless a new network may have a name, which one of the user's own may have already with `replace`."""
     check_file_name("name", name)
-    if name in list_weights() and not (replace and name != BUNDLED):
+    if name in list_weights() and not (replace and name not in PACKAGED):
         raise ValueError(
             f"name is {name!r}, which there is already; expected another one, or remove that first"
         )
@@ -152,9 +155,9 @@ def remove_weights(name: str) -> None:
     Raises
     ------
     ValueError
-        If there is none of that name; that of the package stays.
+        If there is none of that name; those of the package stay.
     """
-    own = {key: path for key, path in list_weights().items() if key != BUNDLED}
+    own = {key: path for key, path in list_weights().items() if key not in PACKAGED}
     check_option("name", name, own)
     own[name].unlink()
     own[name].with_suffix(".json").unlink(missing_ok=True)
