@@ -141,6 +141,8 @@ def test_calibration_error_by_hand():
 def test_bundled_networks_load_and_say_what_they_are(name, conversion):
     network, card, scheme = load_weights(bundled_path(name))
     assert (card.name, card.architecture, card.conversion) == (name, "resnet18", conversion)
+    assert "CC BY 4.0" in card.data
+    assert "16 zone axes alone" in card.limits
     # figures of merit are for structures that it cannot have seen
     assert trained_on(card) == (TrainedOn("formula", ""),)
     assert card.metrics["accuracy_visible_class"] > 0.9

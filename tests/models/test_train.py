@@ -18,7 +18,7 @@ from napari_sadp.dataset.read import open_dataset
 from napari_sadp.errors import CheckpointError
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.conversions import convert_pattern
-from napari_sadp.identify._pattern import classify_geometry
+from napari_sadp.identify import classify_geometry, combine_results
 from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.models import sources
 from napari_sadp.models import train as trainer
@@ -72,6 +72,9 @@ def test_a_run_ends_with_weights_that_load(finished):
     assert 0 <= card.metrics["accuracy_visible_class"] <= 1
     assert card.metrics["validation_patterns"] == 40
     assert len(scheme) == network.fc.out_features
+    assert card.data.startswith("Patterns by single scattering of ")
+    assert "Space groups 225, 229 on 16 zone axes alone" in card.limits
+    assert "has no outlier score" in card.limits
     assert (folder / "metrics.csv").read_text().startswith("samples,seconds,loss,accuracy")
     lines = (folder / "validation.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["samples", "16", "32"]
@@ -119,6 +122,27 @@ def test_a_run_on_the_images_of_a_conversion(conversion, tmp_path, silicon_geome
     result = classify_geometry(silicon_geometry, network)
     assert result.used
     assert result.network.sum() == pytest.approx(1.0)
+
+
+def test_a_network_for_other_zone_axes(finished, tmp_path, silicon_geometry):
+    axes = ((0, 0, 1), (0, 1, 1), (0, 1, 5))
+    *_, last = train(config(groups=(225, 227), zones=axes), tmp_path / "run")
+    network = load_classifier(last.weights, "cpu")
+    assert network.card.zones == network.scheme.zones == axes
+    assert len(network.scheme) == len(build_scheme((225, 227), axes)) < len(build_scheme((225, 227)))
+    found = combine_results([classify_geometry(silicon_geometry, network)])
+    assert found.n_used == 1
+    assert {axis for axis, _ in found.zone_axes(0)} <= set(axes)
+    with pytest.raises(
+        CheckpointError, match=r"2 groups on 16 axes, expected resnet18 for the .* 2 groups on 3 axes"
+    ):
+        list(train(config(initial=str(finished[1][-1].weights), zones=axes), tmp_path / "other"))
+    # a card that names no axes at all
+    content = json.loads(last.weights.with_suffix(".json").read_text())
+    content["zones"] = [[0, 0, 0]]
+    last.weights.with_suffix(".json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="its card names no class scheme"):
+        load_weights(last.weights)
 
 
 def test_the_best_weights_are_kept(finished, tmp_path, monkeypatch):
@@ -231,6 +255,9 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         ({"groups": ()}, r"groups is \(\), expected cubic space groups"),
         ({"groups": (225, 12)}, "groups is 12, expected an integer from 195 to 230"),
         ({"groups": (225, 225)}, "expected each one once"),
+        ({"zones": ()}, r"zones is \(\), expected zone axes"),
+        ({"zones": ((0, 0, 0),)}, r"zone is \(0, 0, 0\)"),
+        ({"zones": ((0, 0, 1), (0, 0, 2))}, "expected each one once"),
         ({"dynamical_nm": 20}, "dynamical_nm is 20, expected two thicknesses"),
         ({"dynamical_nm": (20,)}, "dynamical_nm is"),
     ],
@@ -242,8 +269,10 @@ def test_wrong_settings_are_named(change, match):
 
 def test_settings_that_mean_the_same_are_the_same(tmp_path):
     assert config(groups=(229, 225), size=32.0, dynamical_nm=[]) == config()
-    (tmp_path / "a.toml").write_text("[data]\ndynamical_nm = []\n")
-    assert load_recipe(tmp_path / "a.toml").dynamical_nm is None
+    assert config(zones=[[0, 0, 2], [0, 1, 1]]).zones == ((0, 0, 1), (0, 1, 1))
+    (tmp_path / "a.toml").write_text("[network]\nzones = [[0, 1, 2]]\n[data]\ndynamical_nm = []\n")
+    recipe = load_recipe(tmp_path / "a.toml")
+    assert (recipe.dynamical_nm, recipe.zones) == (None, ((0, 1, 2),))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from napari_sadp.cli._common import EXIT_OK, check_picture_path, group_list
+from napari_sadp.cli._common import EXIT_OK, axis_of, check_picture_path, group_list
 
 if TYPE_CHECKING:
     from napari_sadp.labels.scheme import PatternScheme
@@ -102,13 +102,11 @@ def _cubic(groups: tuple[int, ...]) -> tuple[int, ...]:
 
 def _axes(items: tuple[str, ...]) -> tuple[tuple[int, int, int], ...]:
     """Return the zone axes among those asked for, each once, and say which are none."""
-    from napari_sadp._validate import check_zone_axis
-
     found: dict[tuple[int, int, int], None] = {}
     wrong = []
     for item in items:
         try:
-            found[check_zone_axis([int(x) for x in (item.split() if " " in item else item)])] = None
+            found[axis_of(item)] = None
         except ValueError:
             wrong.append(
                 f"--zones: {item!r} is no zone axis, expected three whole numbers, not all zero, such as 013 or '1 -1 0'"

@@ -30,6 +30,23 @@ def group_list(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r}: expected space-group numbers such as 221,225") from None
 
 
+def axis_of(text: str) -> tuple[int, int, int]:
+    """Return a zone axis from text such as ``"013"`` or ``"1 -1 0"``; raises `ValueError` for what is none."""
+    from napari_sadp._validate import check_zone_axis
+
+    return check_zone_axis([int(x) for x in (text.split() if " " in text else text)])
+
+
+def axis_list(text: str) -> tuple[tuple[int, int, int], ...]:
+    """Return zone axes from text such as ``"001,013"``."""
+    try:
+        return tuple(axis_of(part.strip()) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected zone axes of three whole numbers such as 001,013"
+        ) from None
+
+
 def plain_numbers(words: Iterable[str]) -> list[str]:
     """Return words in which negative numbers such as ``-1e-3`` are ``-0.001``.
 

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from napari_sadp.cli._common import EXIT_OK, group_list, show_progress
+from napari_sadp.cli._common import EXIT_OK, axis_list, group_list, show_progress
 
 if TYPE_CHECKING:
     import argparse
@@ -27,6 +27,14 @@ _CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
             "type": group_list,
             "metavar": "LIST",
             "help": "cubic space groups, such as 221,225 (default: the article's five)",
+        },
+    ),
+    "--zones": (
+        "zones",
+        {
+            "type": axis_list,
+            "metavar": "LIST",
+            "help": "zone axes, such as 001,013 (default: the sixteen shortest)",
         },
     ),
     "--size": ("size", {"type": int, "help": "image size in pixels"}),

@@ -57,6 +57,9 @@ def run(options: argparse.Namespace) -> int:
             f"{name}: {about['architecture']}, {about['size']} px, {about['conversion']}, "
             f"groups {' '.join(map(str, about['groups']))}{measured}\n  {path}"
         )
+        for line in (about["data"], about["limits"]):
+            if line:
+                print(f"  {line}")
     return EXIT_OK
 
 
@@ -70,6 +73,9 @@ def _plain(name: str, path: Any, card: Any) -> dict[str, Any]:
         "size": card.size,
         "conversion": card.conversion,
         "groups": list(card.groups),
+        "zones": [list(zone) for zone in card.zones],
         "classes": len(card.labels),
+        "data": card.data,
+        "limits": card.limits,
         "accuracy_visible_class": card.metrics.get("accuracy_visible_class"),
     }

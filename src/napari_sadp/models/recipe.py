@@ -13,14 +13,22 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_sadp._validate import check_file_name, check_integer, check_option, check_range
+from napari_sadp._validate import (
+    check_file_name,
+    check_integer,
+    check_option,
+    check_range,
+    check_zone_axis,
+)
 from napari_sadp.dataset.crystals import SPLITS
 from napari_sadp.geometry.conversions import PATTERN_CONVERSIONS
-from napari_sadp.labels.spacegroups import ARTICLE_GROUPS
+from napari_sadp.labels.spacegroups import ARTICLE_GROUPS, CUBIC_ZONE_AXES
 from napari_sadp.models.architectures import ARCHITECTURES
 
 if TYPE_CHECKING:
     import os
+
+    from napari_sadp.labels.scheme import Zone
 
 OPTIMISERS: tuple[str, ...] = ("adamw", "sgd")
 SCHEDULES: tuple[str, ...] = ("cosine", "step")
@@ -36,7 +44,7 @@ _RESERVED = ("checkpoint", "best")
 
 #: The sections of the TOML file and the keys in each; the keys are the fields of `TrainConfig`.
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "network": ("name", "architecture", "groups", "size", "initial"),
+    "network": ("name", "architecture", "groups", "zones", "size", "initial"),
     "data": (
         "source", "conversion", "split", "crystals_per_behaviour", "dynamical_nm", "validation_samples", "outlier_images",
     ),
@@ -60,6 +68,8 @@ class TrainConfig:
         One of the five ResNets.
     groups : tuple of int
         Space groups of the scheme.
+    zones : tuple of zone axes
+        Zone axes of the scheme [u, v, w].
     size : int
         Image size [px]; of a data set on disk a random crop of it.
     initial : str
@@ -129,6 +139,7 @@ class TrainConfig:
     name: str = "sadp_resnet18"
     architecture: str = "resnet18"
     groups: tuple[int, ...] = ARTICLE_GROUPS
+    zones: tuple[Zone, ...] = CUBIC_ZONE_AXES
     size: int = 96
     initial: str = ""
     source: str = STREAM
@@ -185,6 +196,12 @@ class TrainConfig:
         if len(set(numbers)) < len(numbers):
             raise ValueError(f"groups is {groups!r}, expected each one once")
         self._set("groups", tuple(numbers))
+        if not isinstance(self.zones, (tuple, list)) or not self.zones:
+            raise ValueError(f"zones is {self.zones!r}, expected zone axes such as [[0, 0, 1], [0, 1, 1]]")
+        zones = tuple(check_zone_axis(zone) for zone in self.zones)
+        if len(set(zones)) < len(zones):
+            raise ValueError(f"zones is {self.zones!r}, expected each one once")
+        self._set("zones", zones)
 
     def _check_numbers(self) -> None:
         for name, low, high in (

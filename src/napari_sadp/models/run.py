@@ -110,10 +110,11 @@ class TrainingRun:
             return
         file = find_weights(path)
         network, card, theirs = load_weights(file)
-        if card.architecture != self.config.architecture or theirs.labels != scheme.labels:
+        if card.architecture != self.config.architecture or theirs.version != scheme.version:
             raise CheckpointError(
-                f"{path}: {card.architecture} for {len(theirs)} classes, expected {self.config.architecture} for the "
-                f"{len(scheme)} of this run"
+                f"{path}: {card.architecture} for {len(theirs)} classes of {len(theirs.groups)} groups on {len(theirs.zones)} axes, "
+                f"expected {self.config.architecture} for the {len(scheme)} of this run, {len(scheme.groups)} groups on "
+                f"{len(scheme.zones)} axes"
             )
         self.network.load_state_dict(network.state_dict())
         self.origin = origin_of(file)

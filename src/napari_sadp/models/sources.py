@@ -21,6 +21,7 @@ from napari_sadp.dataset.disk_stream import DiskStream
 from napari_sadp.dataset.library import build_library_steps, load_library
 from napari_sadp.dataset.outliers import OUTLIER_KINDS, outlier_library
 from napari_sadp.dataset.read import open_dataset
+from napari_sadp.labels.spacegroups import zone_name
 from napari_sadp.models.recipe import IMAGENET, STREAM
 from napari_sadp.models.registry import bundled_path
 from napari_sadp.models.weights import WeightsCard, read_card
@@ -133,7 +134,7 @@ def open_source_steps(
     if reader.class_names != scheme.labels:
         raise ValueError(
             f"source is {config.source!r}, a data set of {len(reader.class_names)} classes, expected the {len(scheme)} of "
-            f"the groups {', '.join(map(str, config.groups))}"
+            f"the groups {', '.join(map(str, config.groups))} on the zone axes {', '.join(map(zone_name, config.zones))}"
         )
     part = "validation" if validation else "train"
     disk = DiskStream(reader, part, size=config.size, device=device, seed=config.seed)

@@ -113,7 +113,7 @@ def train(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    scheme = build_scheme(config.groups)
+    scheme = build_scheme(config.groups, config.zones)
     run = TrainingRun(config, scheme, folder, resume=resume)
     if run.checkpoint.exists() and not resume:
         raise CheckpointError(f"{folder}: holds a checkpoint already; resume it or name another folder")
@@ -165,15 +165,40 @@ def train(
         architecture=config.architecture,
         size=config.size,
         groups=config.groups,
+        zones=config.zones,
         labels=scheme.labels,
         scheme_version=scheme.version,
         conversion=sources["train"].conversion,
         temperature=temperature,
         recipe=recipe,
         metrics=metrics,
+        data=_data(config, sources["train"]),
+        limits=_limits(config, sources["train"].conversion, scored=outliers is not None),
     )
     path = save_weights(folder, card, run.average, outliers)
     yield TrainProgress("done", 1.0, **about, metrics=metrics, weights=path)
+
+
+def _data(config: TrainConfig, source: Source) -> str:
+    """Return what a network was trained on, in words, for its card."""
+    if source.library is None:
+        return f"Images of the data set {Path(config.source).name}; its dataset.json names the structures and their licences."
+    ways = "single scattering" if config.dynamical_nm is None else "single scattering and Bloch waves"
+    own = ", and structures of the user's own catalogue" if source.trained_on.own else ""
+    return (
+        f"Patterns by {ways} of {len(np.unique(source.structure))} crystals of the package's catalogue (Materials Project, CC BY 4.0; "
+        f"Crystallography Open Database, public domain), some with exchanged elements{own}; degraded as by a camera."
+    )
+
+
+def _limits(config: TrainConfig, conversion: str, *, scored: bool) -> str:
+    """Return what a network must not be used for, in words, for its card."""
+    foreign = "its outlier score" if scored else "something else: it has no outlier score"
+    return (
+        f"Space groups {', '.join(map(str, config.groups))} on {len(config.zones)} zone axes alone; what is of none of these must be told by "
+        f"{foreign}. Images of {config.size} px by the conversion {conversion!r}, with a lattice that is right. It names the class that is visible, "
+        "which multiple scattering may make another than that of the symmetry."
+    )
 
 
 def _same_crystals(run: TrainingRun, now: dict[str, str]) -> None:

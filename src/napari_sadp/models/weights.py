@@ -19,6 +19,7 @@ from napari_sadp._atomic import atomic_write
 from napari_sadp.errors import CheckpointError
 from napari_sadp.geometry.convention import IMAGE_CONVENTION
 from napari_sadp.labels.scheme import PatternScheme, build_scheme
+from napari_sadp.labels.spacegroups import CUBIC_ZONE_AXES
 from napari_sadp.models.architectures import ARCHITECTURES
 from napari_sadp.models.outliers import PREFIX, OutlierScore, outlier_score
 from napari_sadp.models.registry import bundled_path
@@ -26,6 +27,8 @@ from napari_sadp.models.resnet import build_resnet
 
 if TYPE_CHECKING:
     import torch
+
+    from napari_sadp.labels.scheme import Zone
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,18 @@ class WeightsCard:
         `IMAGE_CONVENTION`.
     conversion : str
         Conversion of real patterns that it was trained for.
+    zones : tuple of zone axes
+        Zone axes of the scheme.
     temperature : float
         Divides the logits before the softmax; fitted on the validation patterns.
     recipe : dict
         Settings of the training run.
     metrics : dict
         What was measured, with the number of patterns.
+    data : str
+        What it was trained on, with the licences of the structures.
+    limits : str
+        What it must not be used for.
     sha256 : str
         Of the tensor file.
     """
@@ -68,9 +77,12 @@ class WeightsCard:
     scheme_version: str
     image_convention: str = IMAGE_CONVENTION
     conversion: str = "aligned"
+    zones: tuple[Zone, ...] = CUBIC_ZONE_AXES
     temperature: float = 1.0
     recipe: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    data: str = ""
+    limits: str = ""
     sha256: str = ""
 
     @property
@@ -140,6 +152,8 @@ def read_card(path: Path) -> WeightsCard:
         content = json.loads(card_path.read_text(encoding="utf-8"))
         for key in ("groups", "labels"):
             content[key] = tuple(content[key])
+        if "zones" in content:  # cards of before are for the default axes
+            content["zones"] = tuple(map(tuple, content["zones"]))
         return WeightsCard(**content)
     except FileNotFoundError:
         raise CheckpointError(
@@ -157,7 +171,10 @@ def card_scheme(card: WeightsCard, where: str) -> PatternScheme:
     CheckpointError
         If scheme, labels or image convention differ from what this version computes.
     """
-    scheme = build_scheme(card.groups)
+    try:
+        scheme = build_scheme(card.groups, card.zones)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{where}: its card names no class scheme ({error})") from error
     if card.scheme_version != scheme.version or card.labels != scheme.labels:
         raise CheckpointError(
             f"{where}: made for class scheme {card.scheme_version!r}, this version has {scheme.version!r}; train it again"
