@@ -37,6 +37,7 @@ class Finder:
     """Finds the lattice of a pattern, or one through a place."""
 
     prepared: PreparedImage
+    min_explained: float
 
     @property
     def most_spots(self) -> int:
@@ -62,6 +63,14 @@ class Finder:
         except PatternRefusedError:
             return None
         return lattice if lattice.log_nfa < (_ALONE_LOG_NFA if alone else _BOLD_LOG_NFA) else None
+
+    def _fitted(self, spots: SpotList, beam: DirectBeam | None) -> SpotLattice:
+        """Return the lattice of some spots, or refuse them."""
+        lattice = fit_lattice(
+            spots, beam, centre_rc=self.prepared.halo_rc, min_explained=self.min_explained, min_rows=2
+        )
+        require_rows(self.prepared, lattice)
+        return lattice
 
 
 @dataclass
@@ -90,18 +99,10 @@ class SpotsGiven(Finder):
     def find(self, beam: DirectBeam | None = None) -> SpotLattice:
         """Return the lattice, through a direct beam if that is known; parameters and errors are those of `Finder.find`."""
         try:
-            lattice = fit_lattice(
-                self.spots,
-                beam,
-                centre_rc=self.prepared.halo_rc,
-                min_explained=self.min_explained,
-                min_rows=2,
-            )
-            require_rows(self.prepared, lattice)
+            return self._fitted(self.spots, beam)
         except PatternRefusedError as error:
             error.spots = self.spots
             raise
-        return lattice
 
 
 @dataclass
@@ -200,14 +201,7 @@ class LatticeFinder(Finder):
         refusal: PatternRefusedError | None = None
         for spots in hypotheses:
             try:
-                lattice = fit_lattice(
-                    spots_of_frame(spots, factor),
-                    beam,
-                    centre_rc=self.prepared.halo_rc,
-                    min_explained=self.min_explained,
-                    min_rows=2,
-                )
-                require_rows(self.prepared, lattice)
+                lattice = self._fitted(spots_of_frame(spots, factor), beam)
                 require_occupancy(self.prepared, lattice)
             except PatternRefusedError as error:
                 refusal = refusal or error

@@ -58,6 +58,29 @@ def leftover_spots(lattice: SpotLattice) -> Leftover:
         Their share, and their own lattice. A net of the same periods beside the first one is that of a higher-order Laue zone, and
         does not count.
     """
+    over, share = _left_over(lattice)
+    own = _lattice_of_its_own(lattice, over, np.stack([lattice.g1_px, lattice.g2_px]))
+    return Leftover(share, int(over.sum()), *((own.basis, own.log_nfa) if own is not None else (None, 0.0)))
+
+
+def leftover_share(lattice: SpotLattice) -> float:
+    """Return the `share` of `leftover_spots` alone, for maps: nobody looks for a lattice of their own.
+
+    Parameters
+    ----------
+    lattice : SpotLattice
+        The lattice, with the direct beam as origin.
+
+    Returns
+    -------
+    float
+        0 to 1.
+    """
+    return _left_over(lattice)[1]
+
+
+def _left_over(lattice: SpotLattice) -> tuple[np.ndarray, float]:
+    """Return which spots are on no node (n,) bool, and their share of the amplitude."""
     spots, basis = lattice.spots, np.stack([lattice.g1_px, lattice.g2_px])
     miss = np.linalg.norm(spots.rc - lattice.node_rc(lattice.indices), axis=1)
     unit = float(np.linalg.norm(basis[0]))
@@ -69,9 +92,7 @@ def leftover_spots(lattice: SpotLattice) -> Leftover:
     reach = distance[lattice.indexed] if lattice.indexed.any() else distance
     inner = distance <= np.quantile(reach, _INNER) if len(distance) else np.zeros(0, bool)
     amplitude = np.sqrt(np.clip(spots.intensity, 0, None)) * inner * (distance > 0.5 * unit)
-    share = float(amplitude[over].sum() / max(amplitude[over | lattice.indexed].sum(), 1e-30))
-    own = _lattice_of_its_own(lattice, over, basis)
-    return Leftover(share, int(over.sum()), *((own.basis, own.log_nfa) if own is not None else (None, 0.0)))
+    return over, float(amplitude[over].sum() / max(amplitude[over | lattice.indexed].sum(), 1e-30))
 
 
 def _lattice_of_its_own(lattice: SpotLattice, over: np.ndarray, basis: np.ndarray) -> Fit | None:

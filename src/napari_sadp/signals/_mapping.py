@@ -57,7 +57,7 @@ class MappedPatterns(Signal2D):
     def _given(self, beam_rc: Beam, mask: Mask, min_snr: float) -> dict[str, Any]:
         """Return what the user knows as arguments for `map`: arrays for all frames, signals for one value each."""
         given: dict[str, Any] = {"min_snr": check_range("min_snr", min_snr, 1, 1e6)}
-        axes = self._upright().axes_manager
+        axes = self._upright(self.to_stack()).axes_manager
         frame = axes.signal_shape[::-1]
         for name, value, shape in (("beam_rc", beam_rc, (2,)), ("mask", mask, frame)):
             if value is None:
@@ -90,16 +90,19 @@ class MappedPatterns(Signal2D):
 
     def _mapped(self, function: Any, **options: Any) -> BaseSignal:
         """Map a function of `_frames` over the frames as `to_stack` gives them: real, grey, unsigned, with their kind."""
-        stack, upright = self.to_stack(), self._upright()
+        stack = self.to_stack()
+        upright = self._upright(stack)
         # a stack has no navigation axes of length 1, the signal keeps them
         frames = upright._deepcopy_with_new_data(stack.data.reshape(upright.data.shape))
         about = _frames.Frame(stack.kind, stack.oblong_scale, stack.pixel_size_inv_angstrom)
         # oblong pixels are resampled, so that unequal scales are no matter
-        return frames.map(function, frame=about, silence_warnings=("scales", "units"), **options)
+        found = frames.map(function, frame=about, silence_warnings=("scales", "units"), **options)
+        found.metadata.set_item("Sadp.notes", list(stack.notes))
+        return found
 
-    def _upright(self) -> MappedPatterns:
+    def _upright(self, stack: PatternStack) -> MappedPatterns:
         """Return the signal with the axes of the pattern as its signal axes: some files call them those of the scan."""
-        if not self.to_stack().transposed:
+        if not stack.transposed:
             return self
         return self.transpose(signal_axes=self.axes_manager.navigation_axes)
 
@@ -124,7 +127,6 @@ class MappedPatterns(Signal2D):
         axis.name, axis.units, axis.scale, axis.offset = "column", "", 1.0, 0.0
         found.metadata.set_item("Sadp.columns", list(columns))
         found.metadata.set_item("Sadp.units", list(columns.values()))
-        found.metadata.set_item("Sadp.notes", list(self.to_stack().notes))
         found.metadata.set_item("General.title", f"{self._title()} {what}".strip())
         return found
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_sadp.errors import REFUSAL_REASONS
 from napari_sadp.geometry.calibrated import length_errors
-from napari_sadp.geometry.grains import leftover_spots
+from napari_sadp.geometry.grains import leftover_share
 from napari_sadp.labels.lattice2d import LATTICE_TYPES
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def property_row(measured: Measured) -> np.ndarray:
             d = 1 / (lengths * measured.pixel_size)
             row["d1_angstrom"], row["d2_angstrom"] = d
             row["d1_sigma_angstrom"], row["d2_sigma_angstrom"] = d * length_errors(lattice) / lengths
-        row["leftover_share"] = leftover_spots(lattice).share
+        row["leftover_share"] = leftover_share(lattice)
     if nodes is not None:
         present, absent = int(nodes.present.sum()), int(nodes.absent.sum())
         row["nodes_present"], row["nodes_absent"] = present, absent

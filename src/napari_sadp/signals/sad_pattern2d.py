@@ -303,7 +303,6 @@ class SADPattern2D(MappedPatterns):
             axis.offset = -(size - 1) / 2 * axis.scale
         images.metadata.set_item("Sadp.image_convention", IMAGE_CONVENTION)
         images.metadata.set_item("Sadp.conversion", conversion)
-        images.metadata.set_item("Sadp.notes", list(self.to_stack().notes))
         return images
 
     def classify(
