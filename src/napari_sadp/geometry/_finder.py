@@ -31,6 +31,8 @@ _ALONE_LOG_NFA = -9.0
 _BROAD = 2.5
 #: Share of the spots that a lattice beyond doubt holds.
 _MOST_SPOTS = 0.7
+#: Share of the spots of a copy that its lattice holds, or the frame is asked too: a coarse lattice of a few may be certain.
+_ENOUGH_OF_COPY = 0.5
 
 
 class Finder:
@@ -148,30 +150,35 @@ class LatticeFinder(Finder):
         PatternRefusedError
             If there is none; it holds the spots.
         """
-        lattice = self._in_copy(beam)
-        if lattice is not None and lattice.log_nfa <= CERTAIN_LOG_NFA:
+        lattice, is_open = self._in_copy(beam)
+        certain = lattice is not None and lattice.log_nfa <= CERTAIN_LOG_NFA
+        if certain and is_open and lattice.n_spots >= _ENOUGH_OF_COPY * len(lattice.spots):
             return lattice
         try:
             other = self._best(1, beam)
         except PatternRefusedError as error:
-            if lattice is None:
+            # crowded spots are better looked for in the frame, but a copy may show more of weak ones
+            if lattice is None or not (certain or is_open):
                 error.spots = self._cautious(1)[0]
                 raise
             return lattice
-        return other if lattice is None or other.log_nfa < lattice.log_nfa else lattice
+        return lattice if lattice is not None and is_open and lattice.log_nfa <= other.log_nfa else other
 
-    def _in_copy(self, beam: DirectBeam | None) -> SpotLattice | None:
-        """Return the lattice from a copy in larger pixels, None unless its spots are large and chance hardly makes one as good."""
+    def _in_copy(self, beam: DirectBeam | None) -> tuple[SpotLattice | None, bool]:
+        """Return the lattice from a copy in larger pixels, and whether its spots are far enough apart there.
+
+        None unless its spots are large and chance hardly makes one as good.
+        """
         for factor in coarse_factors(self.prepared.mask.shape):
             if self._cautious(factor)[0].sigma_px < LEAST_SIGMA:
                 continue
             try:
                 lattice = self._best(factor, beam)
             except PatternRefusedError:
-                return None
-            open_ = np.linalg.norm(lattice.g1_px) >= LEAST_SPACING * factor
-            return lattice if open_ and lattice.log_nfa < _BOLD_LOG_NFA else None
-        return None
+                return None, False
+            is_open = bool(np.linalg.norm(lattice.g1_px) >= LEAST_SPACING * factor)
+            return (lattice if lattice.log_nfa < _BOLD_LOG_NFA else None), is_open
+        return None, False
 
     def _best(self, factor: int, beam: DirectBeam | None) -> SpotLattice:
         """Return the lattice that chance explains worst, over the sizes that the spots of a copy may have.

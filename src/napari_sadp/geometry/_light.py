@@ -5,7 +5,7 @@ Pixels are those of the image at hand, which may be a copy of a frame in larger 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -53,6 +53,8 @@ class SpotLight:
         What is closer to a spot than this is that spot [px].
     misfit : float
         Its errors, over those that are feared.
+    rest : (n_rows, n_cols) ndarray of float64, optional
+        The part of the image that is of no spot, see `between`.
     """
 
     image: np.ndarray
@@ -61,6 +63,13 @@ class SpotLight:
     shape: np.ndarray
     near: float
     misfit: float = 1.0
+    rest: np.ndarray | None = None
+
+    def with_rest(self, rest: np.ndarray | None) -> SpotLight:
+        """Return light of spots alone with what is left between them (n_rows, n_cols) added."""
+        if rest is None:
+            return self
+        return replace(self, image=self.image + np.stack([rest, np.zeros_like(rest)]), rest=rest)
 
     def at(self, rc: np.ndarray, row: np.ndarray, col: np.ndarray) -> np.ndarray:
         """Return the light of the neighbours of places (n, 2), and its change with size, on the pixels around each (2, n, k).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from napari_sadp.geometry._local import sorted_in_groups
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.background import PreparedImage
-    from napari_sadp.geometry.results import SpotLattice
+    from napari_sadp.geometry.results import SpotLattice, SpotList
 
 #: Radius of what is fitted, over the standard deviation of a spot, where there is room.
 REACH = 4.0
@@ -30,6 +31,12 @@ _CHUNK = 20_000
 _HOLD = (1e-9, 1e-3, 1e-3, 1e-3)
 #: Spots that a profile is learnt from, and pixels of a ring of it.
 _N_PROFILE, _LEAST_PIXELS = 40, 6
+#: Lights of lists of spots, and the direct beam they are for, for as long as pattern and spots live.
+_LIGHTS: WeakKeyDictionary[
+    PreparedImage, WeakKeyDictionary[SpotList, tuple[np.ndarray, SpotLight | None]]
+] = WeakKeyDictionary()
+#: Distance to which a direct beam is the same for the light around it [px].
+_SAME_BEAM = 2.0
 
 
 def nodes_in_view(beam_rc: np.ndarray, basis: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -57,6 +64,21 @@ def meter_of(prepared: PreparedImage, lattice: SpotLattice, half_gap: float | No
     meter = SpotMeter(prepared, lattice.spots.sigma_px, gap)
     meter.learn_profile(profile_spots(lattice))
     return meter
+
+
+def lit_meter_of(prepared: PreparedImage, lattice: SpotLattice, half_gap: float) -> SpotMeter:
+    """Return what measures spots beside the light of those of a lattice, which is worked out once for each list of spots."""
+    meter, spots = meter_of(prepared, lattice, half_gap), lattice.spots
+    known = _LIGHTS.setdefault(prepared, WeakKeyDictionary())
+    if spots not in known or np.linalg.norm(known[spots][0] - lattice.beam_rc) > _SAME_BEAM:
+        known[spots] = (lattice.beam_rc, meter.light_of(spots.rc, lattice.beam_rc))
+    meter.light = known[spots][1]
+    return meter
+
+
+def keep_light(prepared: PreparedImage, lattice: SpotLattice, light: SpotLight | None) -> None:
+    """Remember the light of the spots of a lattice."""
+    _LIGHTS.setdefault(prepared, WeakKeyDictionary())[lattice.spots] = (lattice.beam_rc, light)
 
 
 class SpotMeter:
@@ -156,9 +178,18 @@ class SpotMeter:
             if between is not None:
                 rest, profile = signal - between, light.shape[0]
                 light = light_of_spots(rest, live, rc, light.height, self.sigma, profile, rounds=2)
-                between = light.between(signal, live, centre)
-                light = replace(light, image=light.image + np.stack([between, np.zeros_like(between)]))
+                light = light.with_rest(light.between(signal, live, centre))
         return replace(light, misfit=self._misfit(light, signal, live))
+
+    def light_moved(self, light: SpotLight, rc: np.ndarray) -> SpotLight:
+        """Return the light of the same spots at better places (n, 2) [px]."""
+        inside = (slice(self.pad, -self.pad),) * 2
+        signal, live = self.signal[inside], self.live[inside]
+        of_spots = signal if light.rest is None else signal - light.rest
+        moved = light_of_spots(
+            of_spots, live, to_copy(rc, self.factor), light.height, self.sigma, light.shape[0], rounds=1
+        ).with_rest(light.rest)
+        return replace(moved, misfit=self._misfit(moved, signal, live))
 
     def _misfit(self, light: SpotLight, signal: np.ndarray, live: np.ndarray) -> float:
         """Return the errors of light, over those that it has at most, from what is left of the signal where it is strong."""

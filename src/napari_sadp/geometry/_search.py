@@ -94,7 +94,7 @@ def search(spots: SpotList, through_rc: np.ndarray | None = None) -> Fit | None:
     Of a place (row, col) [px] that it must go `through_rc`, it is known that a node is there, if no spot.
     """
     strong = np.argsort(-spots.snr, kind="stable")[:_SEARCH_SPOTS]
-    bases = _candidate_bases(_candidate_vectors(spots.rc[strong], spots.sigma_px), spots.sigma_px)
+    bases = _candidate_bases(_candidate_vectors(spots, strong), spots.least_spacing_px)
     if not len(bases):
         return None
     weight = weights(spots)
@@ -185,7 +185,7 @@ def _is_clear(fit: Fit | None, spots: SpotList) -> bool:
     return fit is not None and np.count_nonzero(fit.inlier) >= _CLEAR_SHARE * len(spots)
 
 
-def _candidate_bases(vectors: np.ndarray, sigma: float) -> np.ndarray:
+def _candidate_bases(vectors: np.ndarray, least_px: float) -> np.ndarray:
     """Return the reduced bases (n, 2, 2) of all pairs of vectors that may be one, each once."""
     if len(vectors) < 2:
         return np.zeros((0, 2, 2))
@@ -193,7 +193,7 @@ def _candidate_bases(vectors: np.ndarray, sigma: float) -> np.ndarray:
     bases = _reduce_all(np.stack([vectors[i], vectors[j]], axis=1))
     length = np.linalg.norm(bases, axis=2)
     area = np.abs(np.linalg.det(bases))
-    good = (length[:, 0] >= max(3 * sigma, 4.0)) & (area >= 0.5 * length[:, 0] * length[:, 1])
+    good = (length[:, 0] >= least_px) & (area >= 0.5 * length[:, 0] * length[:, 1])
     good &= length[:, 1] <= 15 * length[:, 0]
     bases = bases[good]
     if not len(bases):
@@ -238,18 +238,19 @@ def _promise(rc: np.ndarray, bases: np.ndarray, start: np.ndarray) -> np.ndarray
     return -np.array([_log_tail(k - 1, m - 1, p) for k, m, p in zip(hits, n, chance, strict=True)])
 
 
-def _candidate_vectors(rc: np.ndarray, sigma: float) -> np.ndarray:
-    """Return difference vectors that occur often, each direction once, averaged over their cluster."""
+def _candidate_vectors(spots: SpotList, which: np.ndarray) -> np.ndarray:
+    """Return difference vectors of some spots that occur often, each direction once, averaged over their cluster."""
+    rc = spots.rc[which]
     i, j = np.triu_indices(len(rc), 1)
     vectors = rc[i] - rc[j]
     vectors[(vectors[:, 0] < 0) | ((vectors[:, 0] == 0) & (vectors[:, 1] < 0))] *= -1
     length = np.linalg.norm(vectors, axis=1)
     # lattice vectors short enough to be a basis; long ones only repeat these
-    keep = (length > max(3 * sigma, 4.0)) & (length <= np.quantile(length, 0.75))
+    keep = (length > spots.least_spacing_px) & (length <= np.quantile(length, 0.75))
     vectors = vectors[keep]
     if not len(vectors):
         return vectors
-    reach = max(1.0, 0.5 * sigma)
+    reach = max(1.0, 0.5 * spots.sigma_px)
     both = np.concatenate([vectors, -vectors])
     tree = cKDTree(both)
     # difference vectors of random spots grow in number with length, so short frequent ones come first

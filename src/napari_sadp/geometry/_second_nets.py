@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: How well the centre of the diffuse scattering is known [px].
 _CENTRE_ERROR = 3.0
+#: How far beyond the outermost spots others would still be seen [px].
+_EDGE = 1.0
 #: Share of the amplitude that the main coset of a lattice needs to stand alone.
 _MAIN_COSET = 0.6
 
@@ -36,7 +38,7 @@ def without_copies(spots: SpotList, fit: Fit, distance: np.ndarray) -> tuple[Fit
 
     Spots of a higher-order Laue zone, or of a second crystal, repeat the net at a rational shift now and then; one
     finer lattice then fits both. A reciprocal lattice has with each node its inverse, so that a true finer lattice
-    fills the cosets c and -c alike; a shifted copy fills only one of them.
+    fills the cosets c and -c alike; a shifted copy fills only one of them. Spots whose inverse is out of view say nothing.
 
     Returns
     -------
@@ -46,11 +48,12 @@ def without_copies(spots: SpotList, fit: Fit, distance: np.ndarray) -> tuple[Fit
     nothing = np.zeros(len(spots), bool)
     weight = np.sqrt(spots.intensity)
     within = (distance <= np.median(distance)) & fit.inlier
+    asked = fit.inlier & _with_inverse_in_view(spots.rc, distance)
     best, best_inside = None, 0.5
     for index in (3, 4, 5, 6):
         for sub in sublattices(index):
             key = np.round((fit.nodes @ np.linalg.inv(sub) % 1.0) * index).astype(int) % index
-            verdict = _coset_verdict(key, weight, fit.inlier, index)
+            verdict = _coset_verdict(key, weight, fit.inlier, asked, index)
             # near the direct beam there is the zero-order Laue zone only, or it outshines a second net
             if (
                 verdict is not None
@@ -135,9 +138,9 @@ def _miss(rc: np.ndarray, origin: np.ndarray, basis: np.ndarray) -> float:
 
 
 def _coset_verdict(
-    key: np.ndarray, weight: np.ndarray, inlier: np.ndarray, index: int
+    key: np.ndarray, weight: np.ndarray, inlier: np.ndarray, asked: np.ndarray, index: int
 ) -> tuple[float, np.ndarray] | None:
-    """Return (share of the main coset, its spots) if the others have no inverse counterpart, else None."""
+    """Return (share of the main coset, its spots) if those of the others that are asked have no inverse counterpart, else None."""
     number = key[:, 0] * index + key[:, 1]
     total = np.bincount(number[inlier], weight[inlier], index**2)
     main = int(np.argmax(total))
@@ -148,9 +151,16 @@ def _coset_verdict(
         ((2 * (main // index) - c // index) % index) * index + (2 * (main % index) - c % index) % index
         for c in others
     ]
-    unpaired = sum(max(0.0, total[c] - total[m]) for c, m in zip(others, inverse, strict=True))
-    outside = total.sum() - total[main]
-    count = np.count_nonzero(inlier & (number != main))
+    told = np.bincount(number[asked], weight[asked], index**2)
+    unpaired = sum(max(0.0, told[c] - total[m]) for c, m in zip(others, inverse, strict=True))
+    outside = told.sum() - told[main]
+    count = np.count_nonzero(asked & (number != main))
     if share < 0.5 or count < 4 or unpaired < 0.7 * outside:
         return None
     return float(share), inlier & (number == main)
+
+
+def _with_inverse_in_view(rc: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """Tell of which spots the place opposite to the innermost one lies between the outermost ones (n,)."""
+    mirror = 2 * rc[np.argmin(distance)] - rc
+    return np.all((mirror >= rc.min(axis=0) - _EDGE) & (mirror <= rc.max(axis=0) + _EDGE), axis=1)

@@ -39,6 +39,12 @@ _EDGE, _WINDOW = 0.15, 1.3
 _RIVAL = 0.6
 #: Discs whose scores choose the radius.
 _VOTERS = 16
+#: Brightness of a disc over that of most from which it may look larger, and by how much it does over the common radius.
+_OUTSHINES, _LARGER = 3.0, (1.1, 1.6)
+#: Least ratio of the variances of the pixels of such a disc along its axes: more than one disc is longer.
+_ROUND = 0.85
+#: Least distance of two discs, over the radius; closer ones are one.
+_CLOSEST = 1.2
 #: Places that are looked at closely, for each radius.
 _CANDIDATES = 200
 
@@ -100,11 +106,11 @@ def _measured(
     keep = np.ones(len(rc), bool)
     for i in range(len(rc)):
         if keep[i]:
-            keep[i + 1 :] &= np.hypot(*(rc[i + 1 :] - rc[i]).T) > 1.2 * radius
+            keep[i + 1 :] &= np.hypot(*(rc[i + 1 :] - rc[i]).T) > _CLOSEST * radius
     rc, snr = rc[keep][:max_spots], snr[keep][:max_spots]
     total = integrate_spots(prepared.signal, prepared.mask, rc, radius / 2)
     good = total > 0
-    return SpotList(rc[good], total[good], snr[good], radius / 2)
+    return SpotList(rc[good], total[good], snr[good], radius / 2, _CLOSEST * 2)
 
 
 class _Copy:
@@ -175,12 +181,51 @@ class _Copy:
         ]
         radius = float(radii[int(np.argmax(edge))])
         rc = self._fitted(self._centred(rc, radius, cap), radius, cap)
-        snr = self._sectors(rc, radius) / (
+        rc, contrast = self._outshining(rc, radius)
+        snr = contrast / (
             self._noise(radius)
             * np.sqrt(_SECTORS / _AGREEING)
             * max(1.0, _calm_spread(self.signal, self.live) * self.binning)
         )
         return (rc[snr > min_snr] + 0.5) * self.binning - 0.5, snr[snr > min_snr], radius
+
+    def _outshining(self, rc: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return positions (n, 2) [px here] and contrast (n,), those of larger discs that outshine the others by what is bright of them.
+
+        A direct beam that fills the pixels spills over: rings of the radius of the others fit it on all sides, or nowhere.
+        """
+        smooth = ndimage.uniform_filter(self.linear, 2 * round(0.4 * radius / self.binning) + 1)
+        brightest = np.array(np.unravel_index(np.argmax(smooth), smooth.shape), float)
+        usual = float(np.median(self._inside(rc, 0.5 * radius)))
+        larger: list[tuple[np.ndarray, float]] = []
+        for place in [brightest, *rc]:
+            light = float(smooth[tuple(np.clip(np.round(place).astype(int), 0, np.array(smooth.shape) - 1))])
+            found = self._bright_disc(place, radius, 0.5 * light) if light > _OUTSHINES * usual else None
+            if found is not None and all(np.hypot(*(found[0] - middle)) > 1 for middle, _ in larger):
+                larger.append(found)
+        contrast = self._sectors(rc, radius)
+        for middle, own in larger:
+            others = np.hypot(*(rc - middle).T) * self.binning > own
+            edge = max(self._sectors(middle[None], size)[0] for size in (radius, own))
+            rc, contrast = np.concatenate([rc[others], middle[None]]), np.append(contrast[others], edge)
+        return rc, contrast
+
+    def _bright_disc(self, rc: np.ndarray, radius: float, level: float) -> tuple[np.ndarray, float] | None:
+        """Return middle [px here] and radius [px] of what is above a level around a place, None unless it is one larger disc."""
+        r = radius / self.binning
+        low = np.maximum(np.floor(rc - 2.5 * r).astype(int), 0)
+        high = np.ceil(rc + 2.5 * r).astype(int) + 1
+        window = self.linear[low[0] : high[0], low[1] : high[1]]
+        number, _ = ndimage.label(window > level)
+        which = number[tuple(np.clip(np.round(rc - low).astype(int), 0, np.array(window.shape) - 1))]
+        row, col = np.nonzero(number == which)
+        if which == 0 or len(row) < np.pi * r**2:
+            return None
+        middle = low + np.array([row.mean(), col.mean()])
+        own = float(np.sqrt(len(row) / np.pi)) * self.binning
+        short, long = np.linalg.eigvalsh(np.cov(row, col))
+        larger = _LARGER[0] * radius <= own <= _LARGER[1] * radius
+        return (middle, own) if larger and short > _ROUND * long and np.hypot(*(middle - rc)) <= r else None
 
     def _centred(self, rc: np.ndarray, radius: float, cap: np.ndarray | None) -> np.ndarray:
         """Return positions (n, 2) [px here] moved to where the edge has most contrast."""

@@ -269,7 +269,7 @@ def measure_spots(prepared: PreparedImage, spots: SpotList) -> SpotList:
     one = 2 * np.sqrt(np.pi) * sigma * np.maximum(prepared.noise[pixel[:, 0], pixel[:, 1]], 1e-12)
     intensity[new] = np.maximum(integrate_spots(prepared.signal, prepared.mask, rc[new], sigma), one)
     snr[new] = intensity[new] / one
-    return SpotList(rc, intensity, snr, sigma)
+    return replace(spots, rc=rc, intensity=intensity, snr=snr)
 
 
 def without_places(prepared: PreparedImage, removed_rc: np.ndarray, kept: SpotList) -> PreparedImage:
@@ -325,7 +325,7 @@ def _outside_mask(spots: SpotList, mask: np.ndarray) -> SpotList:
     """Return the spots whose centre is on a live pixel."""
     pixel = np.clip(np.round(spots.rc), 0, np.array(mask.shape) - 1).astype(int)
     keep = ~mask[pixel[:, 0], pixel[:, 1]]
-    return SpotList(spots.rc[keep], spots.intensity[keep], spots.snr[keep], spots.sigma_px)
+    return replace(spots, rc=spots.rc[keep], intensity=spots.intensity[keep], snr=spots.snr[keep])
 
 
 def _what_was_given(edits: Edits) -> tuple[str, ...]:

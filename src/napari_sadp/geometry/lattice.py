@@ -380,7 +380,7 @@ def _refine_index(spots: SpotList, fit: Fit, inner: np.ndarray) -> Fit:
         best, best_log = None, -4.0
         finer_ones = finer_lattices(fit.basis, _MAX_INDEX)
         for index, finer in finer_ones:
-            if np.linalg.norm(reduce_basis(finer)[0]) < max(3 * spots.sigma_px, 4.0):
+            if np.linalg.norm(reduce_basis(finer)[0]) < spots.least_spacing_px:
                 continue
             on_node = index_spots(spots.rc, fit.origin, finer)[1] <= tolerance
             hits = int(np.count_nonzero(on_node & rest))
@@ -423,7 +423,7 @@ def _explained_inside(spots: SpotList, inlier: np.ndarray, distance: np.ndarray,
 
 def subset(spots: SpotList, keep: np.ndarray) -> SpotList:
     """Return some of the spots."""
-    return SpotList(spots.rc[keep], spots.intensity[keep], spots.snr[keep], spots.sigma_px)
+    return replace(spots, rc=spots.rc[keep], intensity=spots.intensity[keep], snr=spots.snr[keep])
 
 
 def _refuse_without_lattice(spots: SpotList, fit: Fit | None) -> None:

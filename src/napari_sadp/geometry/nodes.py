@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtr
 
-from napari_sadp.geometry._meter import MIN_LIVE, SpotMeter, meter_of, nodes_in_view
+from napari_sadp.geometry._meter import MIN_LIVE, SpotMeter, lit_meter_of, nodes_in_view
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.analyse import PatternGeometry
@@ -32,6 +32,8 @@ OUTLIER_SHARE, OUTLIER_WIDTH = 0.03, 5.0
 #: Relative error of an intensity from a profile that does not fit quite.
 PROFILE_ERROR = 0.03
 
+#: Radius of what is fitted at least, over the size of a spot.
+_ROOM = 2.0
 _MIN_REACH_SNR = 3.0  # where the strongest spots would not reach it, a node is unknown
 _PRESENT, _ABSENT, _UNKNOWN = 1, 0, -1
 #: What the states of nodes are called.
@@ -102,7 +104,9 @@ def measure_nodes(geometry: PatternGeometry) -> NodeMap:
     seen = np.array([number.get(tuple(node), -1) for node in lattice.indices.tolist()], dtype=int)
     seen = np.where(lattice.indexed, seen, -1)
     rc[seen[seen >= 0]] = spots.rc[seen >= 0]
-    meter = meter_of(prepared, lattice)
+    # neighbours may be nearer: their light is taken off
+    room = max(0.5 * float(np.linalg.norm(lattice.g1_px)), _ROOM * spots.sigma_px)
+    meter = lit_meter_of(prepared, lattice, room)
     intensity, sigma, live = meter.measure(rc)
     known = live >= MIN_LIVE
     sigma *= _texture(meter, (intensity / sigma)[known], geometry)

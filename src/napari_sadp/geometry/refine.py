@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sadp.geometry._meter import MIN_LIVE, meter_of
+from napari_sadp.geometry._meter import MIN_LIVE, keep_light, lit_meter_of
 from napari_sadp.geometry._search import least_squares, reduce_basis
 from napari_sadp.geometry.lattice import covariance_of
 
@@ -21,6 +21,10 @@ _FLOOR, _FLOOR_SIZE = 0.03, 0.02
 _MOST_ERROR = 2.0
 #: Share of the uncertainty of the spot search that stays.
 _OF_SEARCH = 0.3
+#: Error of the search where no profile fits nearby, over the size of a spot.
+_LOST = 0.5
+#: Radius of what is fitted at least, over the size of a spot: the edge of a disc is at twice its size.
+_ROOM = 3.0
 #: Radial distortion of an ordinary projector system at the edge of the frame, root mean square, relative.
 _RADIAL = 0.004
 #: Rounds of a fit whose weights follow from what it leaves.
@@ -49,16 +53,24 @@ def refine_lattice(prepared: PreparedImage, lattice: SpotLattice, *, move: bool 
         The same spots and nodes at better places.
     """
     use, spots = lattice.indexed, lattice.spots
-    meter = meter_of(prepared, lattice)
+    # the light of neighbours is taken off: what is fitted may reach into them
+    room = max(0.5 * float(np.linalg.norm(lattice.g1_px)), _ROOM * spots.sigma_px)
+    meter = lit_meter_of(prepared, lattice, room)
     rc, by_search = spots.rc[use], spots.sigma_px / spots.snr[use]
-    meter.light = meter.light_of(spots.rc, lattice.beam_rc)
     place, error = meter.places(rc)
     _, _, live = meter.measure(rc)
     fits = (error <= _MOST_ERROR * by_search) & (live >= MIN_LIVE)
     place = np.where(fits[:, None] & move, place, rc)
-    error = np.where(fits, np.hypot(error, _OF_SEARCH * by_search), by_search)
+    # a spot that the frame cuts off may pull the profile far from where the search saw it
+    lost = np.where(np.isfinite(error), 0.0, _LOST * spots.sigma_px)
+    error = np.where(fits, np.hypot(error, _OF_SEARCH * by_search), np.hypot(by_search, lost))
     variance = error**2 + (_FLOOR + _FLOOR_SIZE * spots.sigma_px) ** 2
-    return fit_to_places(lattice, place, variance, reach_px=0.5 * min(prepared.mask.shape))
+    refined = fit_to_places(lattice, place, variance, reach_px=0.5 * min(prepared.mask.shape))
+    if refined.spots is not spots and meter.light is not None:
+        keep_light(
+            prepared, refined, meter.light_moved(meter.light, refined.spots.rc) if move else meter.light
+        )
+    return refined
 
 
 def fit_to_places(

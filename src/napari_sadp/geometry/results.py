@@ -30,15 +30,23 @@ class SpotList:
         Signal to noise ratio of the peak.
     sigma_px : float
         Typical standard deviation of a spot [px].
+    closest : float
+        Distance, over `sigma_px`, below which two spots were not told apart: less for discs, whose edge shows where they overlap.
     """
 
     rc: np.ndarray
     intensity: np.ndarray
     snr: np.ndarray
     sigma_px: float
+    closest: float = 3.0
 
     def __len__(self) -> int:
         return len(self.rc)
+
+    @property
+    def least_spacing_px(self) -> float:
+        """Shortest lattice vector that these spots can show [px]."""
+        return max(self.closest * self.sigma_px, 4.0)
 
     @property
     def intensity_error(self) -> np.ndarray:

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sadp.geometry._meter import MIN_LIVE, REACH, SpotMeter, meter_of, nodes_in_view
+from napari_sadp.geometry._meter import MIN_LIVE, REACH, SpotMeter, lit_meter_of, nodes_in_view
 from napari_sadp.geometry._search import finer_lattices, reduce_basis
 
 if TYPE_CHECKING:
-    from napari_sadp.geometry._light import SpotLight
     from napari_sadp.geometry.background import PreparedImage
     from napari_sadp.geometry.results import SpotLattice
 
@@ -118,17 +117,12 @@ class _Search:
         self.prepared, self.lattice, self.reach = prepared, lattice, reach_px
         self.beam_rc, self.sigma = lattice.beam_rc, lattice.spots.sigma_px
         self.meters: dict[int, SpotMeter] = {}
-        self.light: SpotLight | None = None
 
     def _meter(self, half_gap: float) -> SpotMeter:
         """Return what measures spots that have so much room; one for all lattices of about the same spacing."""
         step = int(np.floor(4 * min(half_gap / self.sigma, REACH)))
         if step not in self.meters:
-            meter = meter_of(self.prepared, self.lattice, step * self.sigma / 4)
-            if self.light is None:
-                self.light = meter.light_of(self.lattice.spots.rc, self.beam_rc)
-            meter.light = self.light
-            self.meters[step] = meter
+            self.meters[step] = lit_meter_of(self.prepared, self.lattice, step * self.sigma / 4)
         return self.meters[step]
 
     def _added_nodes(self, basis: np.ndarray, finer: np.ndarray) -> np.ndarray:

@@ -298,7 +298,7 @@ def _spots(item: FrameResult, now: np.ndarray) -> dict[str, object]:
     gone = shown.rc[~np.isin(np.arange(len(shown)), mate[known])]
     before = item.edits.removed_rc
     return {
-        "spots": SpotList(rc, intensity, snr, shown.sigma_px),
+        "spots": replace(shown, rc=rc, intensity=intensity, snr=snr),
         "removed_rc": gone if before is None else np.concatenate([before, gone]),
     }
 
