@@ -27,6 +27,8 @@ _BOLD_LOG_NFA = -4.0
 #: The same where the spots show no lattice, but through one of several places that may be the direct beam; of simulated
 #: patterns whose lattices are less certain three in four are wrong.
 _ALONE_LOG_NFA = -9.0
+#: Of simulated patterns with lattices as certain as this, 99 % are right, however few of the spots these hold.
+_FAR_BEYOND_LOG_NFA = -40.0
 #: Size of spots that may be discs [px].
 _BROAD = 2.5
 #: Share of the spots that a lattice beyond doubt holds.
@@ -73,6 +75,11 @@ class Finder:
         )
         require_rows(self.prepared, lattice)
         return lattice
+
+
+def _holds(lattice: SpotLattice, share: float) -> bool:
+    """Tell whether a lattice holds a share of the spots; one that is far beyond doubt may leave more to higher-order Laue zones."""
+    return lattice.log_nfa < _FAR_BEYOND_LOG_NFA or lattice.n_spots >= share * len(lattice.spots)
 
 
 @dataclass
@@ -152,7 +159,7 @@ class LatticeFinder(Finder):
         """
         lattice, is_open = self._in_copy(beam)
         certain = lattice is not None and lattice.log_nfa <= CERTAIN_LOG_NFA
-        if certain and is_open and lattice.n_spots >= _ENOUGH_OF_COPY * len(lattice.spots):
+        if certain and is_open and _holds(lattice, _ENOUGH_OF_COPY):
             return lattice
         try:
             other = self._best(1, beam)
@@ -188,7 +195,7 @@ class LatticeFinder(Finder):
         """
         cautious = self._cautious(factor)
         best, refusal = self._most_certain(cautious, factor, beam)
-        doubt = best is None or best.log_nfa > CERTAIN_LOG_NFA or best.n_spots < _MOST_SPOTS * len(best.spots)
+        doubt = best is None or best.log_nfa > CERTAIN_LOG_NFA or not _holds(best, _MOST_SPOTS)
         if doubt or max(spots.sigma_px for spots in cautious) > _BROAD:
             bold = self._discs(factor) + (self._bold(factor) if doubt else [])
             other, _ = self._most_certain(bold, factor, beam)

@@ -6,21 +6,19 @@ import numpy as np
 from scipy import ndimage
 from skimage import measure
 
-from napari_sadp.geometry._local import (
-    interpolation,
-    median_3x3,
-)
+from napari_sadp.geometry._local import few_pixels, interpolation, median_3x3
 
 _MAX_MARGIN = 0.15  # title bars and axes take at most this share of a side; more would cut the pattern
 _FLAT_SHARE = 0.7  # of a row of a margin holds one value; the rest is lettering
 _EMPTY_LINES = 0.4  # of the rows of a margin bear no lettering at all
+_PLATEAU = 6  # touching pixels that share the largest value show that the camera was full
 _FLAT_STEP = 0.25  # so much smaller the share of that value must be where the frame begins
 
 
 def find_margins(data: np.ndarray) -> np.ndarray:
     """Return constant margins, and bars (titles, axes, colour bars) that a straight step cuts off the frame."""
     mask = np.zeros(data.shape, bool)
-    low, high = np.percentile(data, [1, 99.9])
+    low, high = np.percentile(few_pixels(data), [1, 99.9])
     spread = float(high - low)
     # margins at the sides are looked for between those above and below
     cuts = [max(_constant_run(view), _step_run(view, spread)) for view in (data, data[::-1])]
@@ -59,10 +57,13 @@ def _step_run(lines: np.ndarray, spread: float) -> int:
 def find_scale_bar(data: np.ndarray) -> np.ndarray:
     """Return a burnt-in scale bar with the box where its lettering sits."""
     mask = np.zeros(data.shape, bool)
-    low, top = float(np.median(data)), float(data.max())
+    low, top = float(np.median(few_pixels(data))), float(data.max())
     if top <= low:
         return mask
-    for region in measure.regionprops(measure.label(data >= low + 0.97 * (top - low), connectivity=1)):
+    bright = data >= low + 0.97 * (top - low)
+    if np.count_nonzero(bright) < 0.05 * max(data.shape):
+        return mask
+    for region in measure.regionprops(measure.label(bright, connectivity=1)):
         r0, c0, r1, c1 = region.bbox
         thick, long = sorted((r1 - r0, c1 - c0))
         if not (long >= 4 * thick and long >= 0.05 * max(data.shape) and region.extent > 0.9):
@@ -81,17 +82,13 @@ def repair_pixels(data: np.ndarray, mask: np.ndarray, noise: np.ndarray) -> tupl
     to a quarter of its height; a hot pixel, or a small cluster of them, leaves both at the background.
     """
     hot = np.zeros(data.shape, bool)
-    data = data.copy()
+    data, median = data.copy(), median_3x3(data)
     for _ in range(2):
-        median = median_3x3(data)
         padded = np.pad(data, 1, mode="edge")
         row, col = np.nonzero((np.abs(data - median) > 8 * noise) & ~mask)
         if not len(row):
             break
-        offset = np.arange(-3, 4)
-        patch_r = np.clip(row[:, None, None] + offset[None, :, None], 0, data.shape[0] - 1)
-        patch_c = np.clip(col[:, None, None] + offset[None, None, :], 0, data.shape[1] - 1)
-        around = np.median(data[patch_r, patch_c].reshape(len(row), -1), axis=1)
+        around = np.median(_surroundings(data, row, col, 3), axis=1)
         value, centre = data[row, col], median[row, col]
         height = value - around
         cross = np.sort(
@@ -114,7 +111,18 @@ def repair_pixels(data: np.ndarray, mask: np.ndarray, noise: np.ndarray) -> tupl
         row, col, centre = row[bad], col[bad], centre[bad]
         hot[row, col] = True
         data[row, col] = centre
+        # what is repaired changes the medians beside it only
+        row, col = np.nonzero(ndimage.binary_dilation(hot, np.ones((3, 3))))
+        median[row, col] = np.median(_surroundings(data, row, col, 1), axis=1)
     return data, hot
+
+
+def _surroundings(data: np.ndarray, row: np.ndarray, col: np.ndarray, reach: int) -> np.ndarray:
+    """Return the values around pixels (n, k), the edge of the frame repeated."""
+    offset = np.arange(-reach, reach + 1)
+    rows = np.clip(row[:, None, None] + offset[None, :, None], 0, data.shape[0] - 1)
+    cols = np.clip(col[:, None, None] + offset[None, None, :], 0, data.shape[1] - 1)
+    return data[rows, cols].reshape(len(row), -1)
 
 
 def without_streaks(
@@ -189,7 +197,10 @@ def is_saturated(data: np.ndarray, mask: np.ndarray) -> bool:
     """Tell whether more than a few touching pixels share the largest value."""
     good = np.where(mask, -np.inf, data)
     top = good.max()
-    if not np.isfinite(top) or top <= np.median(data):
+    if not np.isfinite(top) or top <= np.median(few_pixels(data)):
         return False
-    labels, count = ndimage.label(good >= top)
-    return bool(count and np.bincount(labels.ravel())[1:].max() >= 6)
+    full = good >= top
+    if np.count_nonzero(full) < _PLATEAU:
+        return False
+    labels, _ = ndimage.label(full)
+    return bool(np.bincount(labels.ravel())[1:].max() >= _PLATEAU)

@@ -33,6 +33,7 @@ from napari_sadp.geometry._search import (
 )
 from napari_sadp.geometry._second_nets import without_copies, zero_order_net
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
+from napari_sadp.labels.lattice2d import span
 
 #: Relative error of a basis vector that no fit shows: residual ellipticity and distortion of the projector system.
 SYSTEMATIC_ERROR = 0.005
@@ -288,6 +289,8 @@ def _strong_first(
             break
         if len(strong) < MIN_SPOTS:
             continue
+        if whole is not None and whole.log_nfa <= max_log_nfa and _spanned_by(whole, strong):
+            continue  # no coarser lattice holds them
         fit = search(subset(spots, strong), through_rc)
         if fit is None or fit.log_nfa > max_log_nfa - 0.5 or not fit.inlier.all():
             continue
@@ -305,6 +308,15 @@ def _strong_first(
         if finer and added.size and added.min() > reach:
             return found
     return None
+
+
+def _spanned_by(fit: Fit, which: np.ndarray) -> bool:
+    """Tell whether some spots are all on a lattice, and on no coarser one."""
+    if not fit.inlier[which].all():
+        return False
+    nodes = fit.nodes[which]
+    basis = span(nodes - nodes[0])
+    return basis is not None and abs(round(float(np.linalg.det(basis)))) == 1
 
 
 def _inner_first(
