@@ -34,7 +34,7 @@ _MAX_ASYMMETRY = 0.8
 _MAX_PLANE_MISS, _MAX_PLANE_MISS_FULL = 0.15, 0.25  # of |g1|, without and with saturation
 _FEW_SPOTS = 10
 #: Least correlation of the intensities of opposite spots, a common trend of their ratio across the pattern (a tilt) aside.
-_MIN_AGREEMENT, _MIN_PAIRS = 0.15, 14
+_MIN_AGREEMENT, _MIN_PAIRS = 0.3, 14
 #: Signal to noise ratio of a weak spot beyond doubt, and how many of them another row needs.
 _CLEAR_SCORE, _LEAST_SEEN = 6.0, 2
 #: Spots of the shorter of two rows that are enough.
