@@ -93,3 +93,8 @@ class DiffractionPattern:
     def with_note(self, note: str, **changes: object) -> DiffractionPattern:
         """Return a copy with changed fields and one note more."""
         return replace(self, notes=(*self.notes, note), **changes)
+
+    def with_pixel_size(self, pixel_size_inv_angstrom: float) -> DiffractionPattern:
+        """Return a copy with a pixel size [1/Å] that the user knows, and a note that says so."""
+        note = f"pixel size {pixel_size_inv_angstrom:g} 1/Å as given"
+        return self.with_note(note, pixel_size_inv_angstrom=pixel_size_inv_angstrom)

@@ -217,6 +217,13 @@ def test_an_uncalibrated_pattern_is_measured_in_pixels(qtbot, viewer, widget, pa
     assert row[6] == "-"
     assert float(row[7]) > 10
     assert "Not calibrated" in widget.summary.value
+    # unless the user knows better
+    widget.run_options.pixel_size.value = 0.0125
+    run(qtbot, widget)
+    row = cells(widget.pattern_table, 0)
+    assert float(row[6]) == pytest.approx(0.0125 * float(row[7]), rel=0.02)
+    assert "Not calibrated" not in widget.summary.value
+    assert "pixel size 0.0125 1/Å as given" in widget.outcome.frames[0].result.pattern.notes
 
 
 def test_faint_spots_do_not_count_where_the_user_says_so(qtbot, viewer, widget):

@@ -538,6 +538,20 @@ def test_two_processes_train_what_one_does(tmp_path):
     assert float(moved.abs().max()) > 1e-3
 
 
+def test_two_trainings_do_not_share_a_folder(tmp_path):
+    first = train(config(samples=10_000), tmp_path)
+    try:
+        next(first)
+        with pytest.raises(CheckpointError, match="another training writes there now"):
+            next(train(config(), tmp_path, resume=True))
+    finally:
+        first.close()
+    # whoever comes after it may go on
+    second = train(config(), tmp_path, resume=True)
+    assert next(second).samples == 0
+    second.close()
+
+
 def test_parts_that_processes_cannot_share_are_refused(monkeypatch, tmp_path):
     from napari_sadp.models import run
     from napari_sadp.models.workers import Workers

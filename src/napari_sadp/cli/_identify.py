@@ -190,8 +190,7 @@ def _results(options: argparse.Namespace, classifier: Classifier) -> Iterator[Pa
                     yield fail(path, frame, error)
                     continue
                 if options.pixel_size is not None:
-                    note = f"pixel size {options.pixel_size:g} 1/Å as given"
-                    pattern = pattern.with_note(note, pixel_size_inv_angstrom=options.pixel_size)
+                    pattern = pattern.with_pixel_size(options.pixel_size)
                 yield identify_pattern(
                     pattern,
                     classifier,

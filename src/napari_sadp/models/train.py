@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import csv
 import time
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from napari_sadp.errors import CheckpointError
 from napari_sadp.labels.scheme import build_scheme
@@ -31,6 +33,7 @@ from napari_sadp.models.weights import WeightsCard, save_weights
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
+    from napari_sadp.labels.scheme import PatternScheme
     from napari_sadp.models.outliers import OutlierScore
     from napari_sadp.models.recipe import TrainConfig
 
@@ -109,16 +112,46 @@ def train(
     Raises
     ------
     CheckpointError
-        If the folder holds a checkpoint of another run, or one at all without `resume`, or is not the same for all processes.
+        If the folder holds a checkpoint of another run, or one at all without `resume`, or is not the same for all processes, or if
+        another training writes to it now.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     scheme = build_scheme(config.groups, config.zones)
     run = TrainingRun(config, scheme, folder, resume=resume)
-    if run.checkpoint.exists() and not resume:
-        raise CheckpointError(f"{folder}: holds a checkpoint already; resume it or name another folder")
-    if resume:
-        run.load()
+    with _sole_writer(folder) if run.workers.is_first else nullcontext():
+        if run.checkpoint.exists() and not resume:
+            raise CheckpointError(f"{folder}: holds a checkpoint already; resume it or name another folder")
+        if resume:
+            run.load()
+        yield from _trained(run, scheme, stop, workers)
+
+
+@contextmanager
+def _sole_writer(folder: Path) -> Iterator[None]:
+    """Hold a run folder, which the system lets go when the process ends in whatever way."""
+    # a generator may be closed by another thread than that which began it
+    lock = FileLock(folder / "run.lock", timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise CheckpointError(
+            f"{folder}: another training writes there now; wait for its end, or name another folder"
+        ) from None
+    except (NotImplementedError, OSError):  # a file system without locks
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _trained(
+    run: TrainingRun, scheme: PatternScheme, stop: Callable[[], bool] | None, workers: int
+) -> Iterator[TrainProgress]:
+    """Train the network of a run; see `train`."""
+    config, folder = run.config, run.folder
     if not run.workers.agree(run.samples, run.device):
         raise CheckpointError(
             f"{folder}: not the same for all processes, expected one folder that all machines share"

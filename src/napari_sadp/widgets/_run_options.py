@@ -20,6 +20,8 @@ _TIPS = {
     "Lower finds weaker spots, and more that are none.",
     "faintest": "Spots below this share of the strongest diffracted beam do not count [%].\n"
     "0: all that stand out. Double diffraction, or traces of order, may light up what tables call absent.",
+    "pixel_size": "Pixel size for spacings, where the image has none or a wrong one [1/Å].\n"
+    "0: that of the image.",
     "network": "sadp_resnet18 sees the frame, turned and scaled by its lattice; sadp_resnet18_rendered sees the measured spots alone,\n"
     "drawn anew, which helps against unusual backgrounds. Or one of your own: `napari-sadp weights --add` takes one in.",
     "weights": "Weight file (.safetensors, with its .json card beside it) of another network.\n"
@@ -50,6 +52,10 @@ class OptionsPanel:
         self.faintest = mw.FloatSpinBox(
             label="Faintest / %", value=0.0, min=0.0, max=50.0, step=0.1, tooltip=_TIPS["faintest"]
         )
+        self.pixel_size = mw.FloatSpinBox(
+            label="Pixel / 1/Å", value=0.0, min=0.0, max=1.0, step=1e-3, tooltip=_TIPS["pixel_size"]
+        )
+        self.pixel_size.native.setDecimals(6)
         self.network = mw.ComboBox(
             label="Network", choices=lambda _: list(list_weights()), value=BUNDLED, tooltip=_TIPS["network"]
         )
@@ -71,6 +77,7 @@ class OptionsPanel:
             self.rule,
             self.min_snr,
             self.faintest,
+            self.pixel_size,
             self.network,
             self.weights,
             self.device,
@@ -84,6 +91,7 @@ class OptionsPanel:
             rule=self.rule.value,
             min_snr=float(self.min_snr.value),
             faintest=float(self.faintest.value) / 100,
+            pixel_size=float(self.pixel_size.value),
             weights=self.network.value if weights in (None, Path()) else Path(weights),
             device=self.device.value,
             nodes=bool(self.nodes.value),

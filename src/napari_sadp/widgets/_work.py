@@ -77,6 +77,8 @@ class RunOptions:
         Whether a layer shows all nodes.
     left_out : bool
         Whether a layer shows the pixels that did not count.
+    pixel_size : float
+        Pixel size that counts instead of that of the layer [1/Å]; 0 for none.
     """
 
     rule: Rule = "product"
@@ -86,6 +88,7 @@ class RunOptions:
     device: str = "auto"
     nodes: bool = False
     left_out: bool = False
+    pixel_size: float = 0.0
 
 
 class Ticket:
@@ -228,8 +231,11 @@ def _identified(
 ) -> FrameResult:
     """Return the result of one frame, also where it cannot be read."""
     try:
+        pattern = source.load(frame)
+        if options.pixel_size > 0:
+            pattern = pattern.with_pixel_size(options.pixel_size)
         result = identify_pattern(
-            source.load(frame), classifier, edits=edits, min_snr=options.min_snr, faintest=options.faintest
+            pattern, classifier, edits=edits, min_snr=options.min_snr, faintest=options.faintest
         )
     except UnreadableFileError as error:
         result = unreadable_result(source.label(frame), frame, error, classifier.scheme)
