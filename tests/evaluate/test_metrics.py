@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_sadp.evaluate.metrics import confusion_matrix, detection_auroc, share_of_hits, shares_by
-from napari_sadp.models.calibrate import calibration_curve, calibration_error
+from napari_sadp.models.calibrate import calibration_curve, calibration_error, calibration_error_by_chance
 
 
 def test_auroc_counts_pairs():
@@ -58,6 +58,17 @@ def test_shares_by_a_key():
     assert str(share_of_hits([], [])) == "-"
     with pytest.raises(ValueError, match="expected \\(n,\\) each"):
         share_of_hits([1, 0], [1])
+
+
+def test_probabilities_that_are_just_right_show_an_error_on_few_patterns():
+    # of one bin it is the mean absolute deviation of a binomial share, about sqrt(2 p (1 - p) / (pi n))
+    mean, high = calibration_error_by_chance(np.full(400, 0.7))
+    assert mean == pytest.approx(np.sqrt(2 * 0.7 * 0.3 / np.pi / 400), rel=0.1)
+    assert high == pytest.approx(1.96 * np.sqrt(0.7 * 0.3 / 400), rel=0.15)
+    # sure and right leaves nothing to chance; four times as many, half of it
+    assert calibration_error_by_chance(np.ones(50)) == (0.0, 0.0)
+    assert calibration_error_by_chance(np.full(1600, 0.7))[0] == pytest.approx(mean / 2, rel=0.15)
+    assert np.isnan(calibration_error_by_chance(np.empty(0))).all()
 
 
 def test_calibration_curve_by_hand():

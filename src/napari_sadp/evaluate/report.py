@@ -25,7 +25,7 @@ from napari_sadp.evaluate.run import (
 )
 from napari_sadp.evaluate.structures import describe_runs
 from napari_sadp.labels.spacegroups import behaviours, zone_name
-from napari_sadp.models.calibrate import calibration_error
+from napari_sadp.models.calibrate import calibration_error, calibration_error_by_chance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -254,13 +254,23 @@ def _frames(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
     if reasons:
         lines += ["", "Refused: " + ", ".join(f"{reason} {n}" for reason, n in reasons.items()) + "."]
     errors = [
-        f"{name} {calibration_error(column(some, 'confidence_above')[used], _hits(some, 'visible', 'above')[used]):.3f}"
+        _calibration(column(some, "confidence_above")[used], _hits(some, "visible", "above")[used], name)
         for name, used, some in _conditions(found)
         if used.any()
     ]
-    lines += ["", f"Calibration error of the class stated, above 0.2 %: {', '.join(errors)}.", ""]
+    lines += [
+        "",
+        f"Calibration error of the class stated, above 0.2 % (what probabilities that are just right would show on as many frames, and in one of "
+        f"twenty cases exceed): {', '.join(errors)}.",
+        "",
+    ]
     lines += _settled(found)
     return lines + _by_group(found)
+
+
+def _calibration(confidence: np.ndarray, hits: np.ndarray, name: str) -> str:
+    mean, high = calibration_error_by_chance(confidence)
+    return f"{name} {calibration_error(confidence, hits):.3f} ({mean:.3f}, {high:.3f})"
 
 
 def _settled(found: Evaluation) -> list[str]:

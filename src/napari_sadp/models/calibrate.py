@@ -95,3 +95,34 @@ def calibration_error(confidence: np.ndarray, hits: np.ndarray, n_bins: int = 15
     if not counts.sum():
         return float("nan")
     return float(np.nansum(np.abs(stated - right) * counts) / counts.sum())
+
+
+def calibration_error_by_chance(
+    confidence: np.ndarray, n_bins: int = 15, *, draws: int = 500, seed: int = 0
+) -> tuple[float, float]:
+    """Return the calibration error that probabilities show which are stated just right: few patterns in a bin are right too often or too seldom.
+
+    Parameters
+    ----------
+    confidence : (n,) ndarray of float
+        Probability stated, 0 to 1.
+    n_bins : int
+        Bins of equal width in confidence.
+    draws : int
+        How often the patterns are drawn.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    mean, high : float
+        Its mean, and what it exceeds in one of twenty cases; nan without patterns.
+    """
+    confidence = np.asarray(confidence, dtype=float)
+    if not len(confidence):
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    errors = [
+        calibration_error(confidence, rng.random(len(confidence)) < confidence, n_bins) for _ in range(draws)
+    ]
+    return float(np.mean(errors)), float(np.quantile(errors, 0.95))
