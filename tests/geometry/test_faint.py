@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from napari_sadp.geometry.analyse import analyse_pattern
+from napari_sadp.geometry.edit import Edits, analyse_edited
 from napari_sadp.geometry.faint import without_faint
+from napari_sadp.geometry.results import SpotList
 from napari_sadp.pattern import DiffractionPattern
 
 SIZE = 256
@@ -56,3 +58,12 @@ def test_spots_above_the_limit_stay(found, faintest):
 def test_limits_that_make_no_sense_are_refused(found, faintest):
     with pytest.raises(ValueError, match="faintest is"):
         without_faint(found, faintest)
+
+
+def test_a_lattice_that_was_given_without_spots_stays(found):
+    none = SpotList(np.zeros((0, 2)), np.zeros(0), np.zeros(0), 2.0)
+    basis = np.stack([found.lattice.g1_px, found.lattice.g2_px])
+    edits = Edits(beam_rc=found.lattice.beam_rc, spots=none, basis_px=basis)
+    given = analyse_edited(found.pattern, edits)
+    assert len(given.lattice.spots) == 0
+    assert without_faint(given, 0.05).lattice.n_spots == 0

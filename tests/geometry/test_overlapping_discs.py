@@ -99,6 +99,20 @@ def test_spots_that_are_no_discs_make_no_lattice_so_dense():
     assert subset(as_discs, np.arange(len(few)) < 3).closest == 2.4
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("beam", [900, 8000])
+def test_what_is_left_of_strong_discs_is_no_superlattice(beam, seed):
+    """Every node of a plain lattice shows a disc: halves of its vectors show none."""
+    basis = np.array([[36.0, 3.0], [-3.0, 39.0]])
+    hk = nodes(4)
+    rc = CENTRE + hk @ basis
+    height = 900 * np.exp(-np.sum((rc - CENTRE) ** 2, axis=1) / 150**2)
+    height *= 1 + (5 * hk[:, 0] ** 2 + 3 * hk[:, 1] ** 2) % 7 / 7
+    height[np.all(hk == 0, axis=1)] = beam
+    found = analyse_pattern(DiffractionPattern(frame(rc, height + 25, 14.0, seed)))
+    assert np.linalg.norm(found.lattice.g1_px) == pytest.approx(36.1, abs=0.3)
+
+
 # ---- a larger direct beam ------------------------------------------------------------------------------------------
 
 

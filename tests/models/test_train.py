@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -550,6 +551,19 @@ def test_two_trainings_do_not_share_a_folder(tmp_path):
     second = train(config(), tmp_path, resume=True)
     assert next(second).samples == 0
     second.close()
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
+    from filelock import FileLock
+
+    def refuse(self):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(FileLock, "_acquire", refuse)
+    run = train(config(), tmp_path)
+    with pytest.warns(UserWarning, match="knows no locks"):
+        next(run)
+    run.close()
 
 
 def test_parts_that_processes_cannot_share_are_refused(monkeypatch, tmp_path):

@@ -260,7 +260,7 @@ def _frames(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
     ]
     lines += [
         "",
-        f"Calibration error of the class stated, above 0.2 % (what probabilities that are just right would show on as many frames, and in one of "
+        f"Calibration error of the class stated, above 0.2 % (what probabilities that are just right would show on as many independent frames, and in one of "
         f"twenty cases exceed): {', '.join(errors)}.",
         "",
     ]

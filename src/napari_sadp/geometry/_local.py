@@ -9,8 +9,9 @@ from scipy import ndimage
 GREY_NOISE = 0.4
 #: Pixels that fix a quantile of a frame.
 _ENOUGH = 2000
+#: Pixels of a strip that stays in the cache of a processor.
+_STRIP = 8192
 #: Exchanges of the median of nine.
-_STRIP = 8192  # pixels
 _EXCHANGES = (
     *((1, 2), (4, 5), (7, 8), (0, 1), (3, 4), (6, 7), (1, 2), (4, 5), (7, 8), (0, 3)),
     *((5, 8), (4, 7), (3, 6), (1, 4), (2, 5), (4, 7), (4, 2), (6, 4), (4, 2)),

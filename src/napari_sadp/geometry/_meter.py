@@ -67,12 +67,14 @@ def meter_of(prepared: PreparedImage, lattice: SpotLattice, half_gap: float | No
 
 
 def lit_meter_of(prepared: PreparedImage, lattice: SpotLattice, half_gap: float) -> SpotMeter:
-    """Return what measures spots beside the light of those of a lattice, which is worked out once for each list of spots."""
+    """Return what measures spots beside the light of those of a lattice, worked out once for a list of spots about a direct beam."""
     meter, spots = meter_of(prepared, lattice, half_gap), lattice.spots
-    known = _LIGHTS.setdefault(prepared, WeakKeyDictionary())
-    if spots not in known or np.linalg.norm(known[spots][0] - lattice.beam_rc) > _SAME_BEAM:
-        known[spots] = (lattice.beam_rc, meter.light_of(spots.rc, lattice.beam_rc))
-    meter.light = known[spots][1]
+    known = _LIGHTS.setdefault(prepared, WeakKeyDictionary()).get(spots)
+    if known is None or np.linalg.norm(known[0] - lattice.beam_rc) > _SAME_BEAM:
+        meter.light = meter.light_of(spots.rc, lattice.beam_rc)
+        keep_light(prepared, lattice, meter.light)
+    else:
+        meter.light = known[1]
     return meter
 
 
@@ -186,8 +188,9 @@ class SpotMeter:
         inside = (slice(self.pad, -self.pad),) * 2
         signal, live = self.signal[inside], self.live[inside]
         of_spots = signal if light.rest is None else signal - light.rest
+        # the first round learns the profile only: heights that do not go with it would look like weak spots
         moved = light_of_spots(
-            of_spots, live, to_copy(rc, self.factor), light.height, self.sigma, light.shape[0], rounds=1
+            of_spots, live, to_copy(rc, self.factor), light.height, self.sigma, light.shape[0], rounds=2
         ).with_rest(light.rest)
         return replace(moved, misfit=self._misfit(moved, signal, live))
 

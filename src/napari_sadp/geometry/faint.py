@@ -60,7 +60,8 @@ def without_faint(found: PatternGeometry, faintest: float) -> PatternGeometry:
         [
             not use or tuple(node) not in gone
             for node, use in zip(lattice.indices.tolist(), lattice.indexed, strict=True)
-        ]
+        ],
+        dtype=bool,
     )
     # spots on no node count by their own intensity
     strongest = lattice.spots.intensity[lattice.indexed & np.any(lattice.indices != 0, axis=1)]

@@ -4,13 +4,15 @@
 stops the run with its state saved. A run folder holds ``checkpoint.safetensors`` (network, average,
 optimiser, counters and settings), ``best.safetensors`` (the average that was best on held-out structures so far), ``spots_*.npz``
 of a stream, ``metrics.csv`` and ``validation.csv``, the same for TensorBoard in ``tensorboard``, and, at the end, the weights with
-their card.
+their card. A generator holds its folder (``run.lock``) until it ends or is closed.
 """
 
 from __future__ import annotations
 
 import csv
+import errno
 import time
+import warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from napari_sadp.labels.scheme import PatternScheme
     from napari_sadp.models.outliers import OutlierScore
     from napari_sadp.models.recipe import TrainConfig
+
+#: Errors of file systems that have no locks.
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,12 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     scheme = build_scheme(config.groups, config.zones)
     run = TrainingRun(config, scheme, folder, resume=resume)
-    with _sole_writer(folder) if run.workers.is_first else nullcontext():
+    with _held(folder) if run.workers.is_first else nullcontext(True) as held:
+        # all processes end, not only the one that asks
+        if not (run.workers.agree(int(held), run.device) and held):
+            raise CheckpointError(
+                f"{folder}: another training writes there now; wait for its end, or name another folder"
+            )
         if run.checkpoint.exists() and not resume:
             raise CheckpointError(f"{folder}: holds a checkpoint already; resume it or name another folder")
         if resume:
@@ -128,21 +138,30 @@ def train(
 
 
 @contextmanager
-def _sole_writer(folder: Path) -> Iterator[None]:
-    """Hold a run folder, which the system lets go when the process ends in whatever way."""
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold a run folder, and tell whether that was possible; the system lets it go when the process ends, in whatever way."""
+    path = folder / "run.lock"
     # a generator may be closed by another thread than that which began it
-    lock = FileLock(folder / "run.lock", timeout=0, thread_local=False)
+    options: dict[str, Any] = {"timeout": 0, "thread_local": False}
+    try:
+        lock = FileLock(path, fallback_to_soft=False, **options)  # a file that says so would outlive a kill
+    except TypeError:  # filelock 3 has no such fallback
+        lock = FileLock(path, **options)
     try:
         lock.acquire()
     except Timeout:
-        raise CheckpointError(
-            f"{folder}: another training writes there now; wait for its end, or name another folder"
-        ) from None
-    except (NotImplementedError, OSError):  # a file system without locks
-        yield
+        yield False
+        return
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        warnings.warn(
+            f"{folder}: the file system knows no locks; see that no other training writes there", stacklevel=3
+        )
+        yield True
         return
     try:
-        yield
+        yield True
     finally:
         lock.release()
 

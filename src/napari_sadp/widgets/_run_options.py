@@ -20,8 +20,8 @@ _TIPS = {
     "Lower finds weaker spots, and more that are none.",
     "faintest": "Spots below this share of the strongest diffracted beam do not count [%].\n"
     "0: all that stand out. Double diffraction, or traces of order, may light up what tables call absent.",
-    "pixel_size": "Pixel size for spacings, where the image has none or a wrong one [1/Å].\n"
-    "0: that of the image.",
+    "pixel_size": "Pixel size for the spacings in this widget, where the image has none or a wrong one [1/Å];\n"
+    "of oblong pixels the smaller side. 0: that of the image.",
     "network": "sadp_resnet18 sees the frame, turned and scaled by its lattice; sadp_resnet18_rendered sees the measured spots alone,\n"
     "drawn anew, which helps against unusual backgrounds. Or one of your own: `napari-sadp weights --add` takes one in.",
     "weights": "Weight file (.safetensors, with its .json card beside it) of another network.\n"
