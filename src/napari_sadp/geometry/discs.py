@@ -41,6 +41,8 @@ _RIVAL = 0.6
 _VOTERS = 16
 #: Brightness of a disc over that of most from which it may look larger, and by how much it does over the common radius.
 _OUTSHINES, _LARGER = 3.0, (1.1, 1.6)
+#: How much sharper the edge of such a disc is than those of the discs that were found where it is.
+_SHARPER = 1.5
 #: Least ratio of the variances of the pixels of such a disc along its axes: more than one disc is longer.
 _ROUND = 0.85
 #: Least distance of two discs, over the radius; closer ones are one.
@@ -207,7 +209,9 @@ class _Copy:
         for middle, own in larger:
             others = np.hypot(*(rc - middle).T) * self.binning > own
             edge = max(self._sectors(middle[None], size)[0] for size in (radius, own))
-            rc, contrast = np.concatenate([rc[others], middle[None]]), np.append(contrast[others], edge)
+            # bright discs that overlap look like a larger one, but their own edges are the sharper ones
+            if edge > _SHARPER * contrast[~others].max(initial=0.0):
+                rc, contrast = np.concatenate([rc[others], middle[None]]), np.append(contrast[others], edge)
         return rc, contrast
 
     def _bright_disc(self, rc: np.ndarray, radius: float, level: float) -> tuple[np.ndarray, float] | None:
