@@ -329,7 +329,8 @@ def test_what_the_initial_weights_saw_is_remembered(finished, tmp_path):
 
 
 def test_processes_without_a_common_folder_are_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(Workers, "agree", lambda *_: False)
+    # they agree that the folder is free, and not on where the run stands
+    monkeypatch.setattr(Workers, "agree", lambda _, value, device: value == 1)
     with pytest.raises(CheckpointError, match="expected one folder that all machines share"):
         next(train(config(), tmp_path))
 
@@ -551,6 +552,12 @@ def test_two_trainings_do_not_share_a_folder(tmp_path):
     second = train(config(), tmp_path, resume=True)
     assert next(second).samples == 0
     second.close()
+
+
+def test_all_processes_end_where_the_first_finds_another_training(monkeypatch, tmp_path):
+    monkeypatch.setattr(Workers, "agree", lambda *_: False)
+    with pytest.raises(CheckpointError, match="another training writes there now"):
+        next(train(config(), tmp_path))
 
 
 def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
