@@ -269,6 +269,7 @@ def _frames(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
 
 
 def _calibration(confidence: np.ndarray, hits: np.ndarray, name: str) -> str:
+    """Return the calibration error of a condition, and in brackets what chance alone makes of it."""
     mean, high = calibration_error_by_chance(confidence)
     return f"{name} {calibration_error(confidence, hits):.3f} ({mean:.3f}, {high:.3f})"
 

@@ -165,7 +165,7 @@ class LatticeFinder(Finder):
             other = self._best(1, beam)
         except PatternRefusedError as error:
             # crowded spots are better looked for in the frame, but a copy may show more of weak ones
-            if lattice is None or not (certain or is_open):
+            if lattice is None:
                 error.spots = self._cautious(1)[0]
                 raise
             return lattice
@@ -184,7 +184,8 @@ class LatticeFinder(Finder):
             except PatternRefusedError:
                 return None, False
             is_open = bool(np.linalg.norm(lattice.g1_px) >= LEAST_SPACING * factor)
-            return (lattice if lattice.log_nfa < _BOLD_LOG_NFA else None), is_open
+            least = _BOLD_LOG_NFA if is_open else CERTAIN_LOG_NFA
+            return (lattice if lattice.log_nfa < least else None), is_open
         return None, False
 
     def _best(self, factor: int, beam: DirectBeam | None) -> SpotLattice:

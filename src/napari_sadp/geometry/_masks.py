@@ -83,7 +83,11 @@ def repair_pixels(data: np.ndarray, mask: np.ndarray, noise: np.ndarray) -> tupl
     """
     hot = np.zeros(data.shape, bool)
     data, median = data.copy(), median_3x3(data)
-    for _ in range(2):
+    for again in (False, True):
+        if again:
+            # what was repaired changes the medians beside it only
+            row, col = np.nonzero(ndimage.binary_dilation(hot, np.ones((3, 3))))
+            median[row, col] = np.median(_surroundings(data, row, col, 1), axis=1)
         padded = np.pad(data, 1, mode="edge")
         row, col = np.nonzero((np.abs(data - median) > 8 * noise) & ~mask)
         if not len(row):
@@ -111,9 +115,6 @@ def repair_pixels(data: np.ndarray, mask: np.ndarray, noise: np.ndarray) -> tupl
         row, col, centre = row[bad], col[bad], centre[bad]
         hot[row, col] = True
         data[row, col] = centre
-        # what is repaired changes the medians beside it only
-        row, col = np.nonzero(ndimage.binary_dilation(hot, np.ones((3, 3))))
-        median[row, col] = np.median(_surroundings(data, row, col, 1), axis=1)
     return data, hot
 
 

@@ -58,17 +58,19 @@ def profile_spots(lattice: SpotLattice) -> np.ndarray:
     return lattice.spots.rc[strong[lattice.indexed[strong]]]
 
 
-def meter_of(prepared: PreparedImage, lattice: SpotLattice, half_gap: float | None = None) -> SpotMeter:
-    """Return what measures spots by the profile of the strongest of a lattice; half of its shortest vector is their room."""
-    gap = 0.5 * float(np.linalg.norm(lattice.g1_px)) if half_gap is None else half_gap
-    meter = SpotMeter(prepared, lattice.spots.sigma_px, gap)
+def room_of_spots(lattice: SpotLattice, least: float) -> float:
+    """Return half of the shortest vector of a lattice, or some sizes of a spot where that is more [px]."""
+    return max(0.5 * float(np.linalg.norm(lattice.g1_px)), least * lattice.spots.sigma_px)
+
+
+def meter_of(prepared: PreparedImage, lattice: SpotLattice, room: float) -> SpotMeter:
+    """Return what measures spots by the profile of the strongest of a lattice, beside the light of all of its spots.
+
+    Its radius is at most the room [px]. The light is worked out once for a list of spots about a direct beam.
+    """
+    spots = lattice.spots
+    meter = SpotMeter(prepared, spots.sigma_px, room)
     meter.learn_profile(profile_spots(lattice))
-    return meter
-
-
-def lit_meter_of(prepared: PreparedImage, lattice: SpotLattice, half_gap: float) -> SpotMeter:
-    """Return what measures spots beside the light of those of a lattice, worked out once for a list of spots about a direct beam."""
-    meter, spots = meter_of(prepared, lattice, half_gap), lattice.spots
     known = _LIGHTS.setdefault(prepared, WeakKeyDictionary()).get(spots)
     if known is None or np.linalg.norm(known[0] - lattice.beam_rc) > _SAME_BEAM:
         meter.light = meter.light_of(spots.rc, lattice.beam_rc)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtr
 
-from napari_sadp.geometry._meter import MIN_LIVE, SpotMeter, lit_meter_of, nodes_in_view
+from napari_sadp.geometry._meter import MIN_LIVE, SpotMeter, meter_of, nodes_in_view, room_of_spots
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.analyse import PatternGeometry
@@ -105,8 +105,7 @@ def measure_nodes(geometry: PatternGeometry) -> NodeMap:
     seen = np.where(lattice.indexed, seen, -1)
     rc[seen[seen >= 0]] = spots.rc[seen >= 0]
     # neighbours may be nearer: their light is taken off
-    room = max(0.5 * float(np.linalg.norm(lattice.g1_px)), _ROOM * spots.sigma_px)
-    meter = lit_meter_of(prepared, lattice, room)
+    meter = meter_of(prepared, lattice, room_of_spots(lattice, _ROOM))
     intensity, sigma, live = meter.measure(rc)
     known = live >= MIN_LIVE
     sigma *= _texture(meter, (intensity / sigma)[known], geometry)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sadp.geometry._meter import MIN_LIVE, keep_light, lit_meter_of
+from napari_sadp.geometry._meter import MIN_LIVE, keep_light, meter_of, room_of_spots
 from napari_sadp.geometry._search import least_squares, reduce_basis
 from napari_sadp.geometry.lattice import covariance_of
 
@@ -54,8 +54,7 @@ def refine_lattice(prepared: PreparedImage, lattice: SpotLattice, *, move: bool 
     """
     use, spots = lattice.indexed, lattice.spots
     # the light of neighbours is taken off: what is fitted may reach into them
-    room = max(0.5 * float(np.linalg.norm(lattice.g1_px)), _ROOM * spots.sigma_px)
-    meter = lit_meter_of(prepared, lattice, room)
+    meter = meter_of(prepared, lattice, room_of_spots(lattice, _ROOM))
     rc, by_search = spots.rc[use], spots.sigma_px / spots.snr[use]
     place, error = meter.places(rc)
     _, _, live = meter.measure(rc)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sadp.geometry._meter import MIN_LIVE, REACH, SpotMeter, lit_meter_of, nodes_in_view
+from napari_sadp.geometry._meter import MIN_LIVE, REACH, SpotMeter, meter_of, nodes_in_view
 from napari_sadp.geometry._search import finer_lattices, reduce_basis
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class _Search:
         """Return what measures spots that have so much room; one for all lattices of about the same spacing."""
         step = int(np.floor(4 * min(half_gap / self.sigma, REACH)))
         if step not in self.meters:
-            self.meters[step] = lit_meter_of(self.prepared, self.lattice, step * self.sigma / 4)
+            self.meters[step] = meter_of(self.prepared, self.lattice, step * self.sigma / 4)
         return self.meters[step]
 
     def _added_nodes(self, basis: np.ndarray, finer: np.ndarray) -> np.ndarray:
