@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
-from skimage import measure, morphology
+from skimage import measure
 
-from napari_sadp.geometry._local import block_quantile, fill_holes, radial_quantile
+from napari_sadp.geometry._local import block_quantile, fill_holes, median_3x3, radial_quantile
 
 _STOP_WORK_PX = 128  # beam stops are large: a small copy of the frame shows them and is fast
 #: Share of the light that arrives in a shadow at most; several, since a shallow one runs together with dim parts of the pattern.
@@ -35,7 +35,7 @@ def find_beam_stop(data: np.ndarray, mask: np.ndarray, noise: np.ndarray) -> np.
     small = block_quantile(data, mask, block, 0.5)
     if not np.isfinite(small).any():
         return np.zeros(data.shape, bool)
-    small = ndimage.median_filter(fill_holes(small), size=3, mode="nearest")
+    small = median_3x3(fill_holes(small))
     side = min(small.shape)
     calm = ndimage.grey_opening(small, size=2 * max(2, side // 28) + 1, mode="nearest")
     # outside counts as ordinary background, else a stop that covers a corner could not be filled
@@ -66,7 +66,8 @@ def find_beam_stop(data: np.ndarray, mask: np.ndarray, noise: np.ndarray) -> np.
     for depth in _DEPTHS:
         lost = (closed - calm > (1 - depth) * (closed - dark)) & (closed - calm > 4 * noise)
         lost |= (calm - dark < 0.75 * depth * (usual - dark)) & (usual - calm > 5 * noise)
-        labels = measure.label(morphology.opening(lost, morphology.disk(1)), connectivity=1)
+        opened = ndimage.binary_dilation(ndimage.binary_erosion(lost, border_value=1))
+        labels = measure.label(opened, connectivity=1)
         for region in measure.regionprops(labels):
             if not 0.002 * lost.size <= region.area <= 0.3 * lost.size:
                 continue
@@ -85,14 +86,16 @@ def find_beam_stop(data: np.ndarray, mask: np.ndarray, noise: np.ndarray) -> np.
             r0, c0, r1, c1 = region.bbox
             ends = r0 == 0 or c0 == 0 or r1 == lost.shape[0] or c1 == lost.shape[1]
             ends |= bool(outskirts[ndimage.binary_dilation(here, iterations=3)].any())
-            if ends or black or (region.solidity > 0.9 and region.eccentricity < 0.7):
+            if ends or black or (region.solidity > 0.9 and _eccentricity(region.coords) < 0.7):
                 keep |= here
     keep |= _round_head(small, dark, noise)
+    if not keep.any():
+        return np.zeros(data.shape, bool)
     keep = ndimage.binary_dilation(keep, iterations=2) & (share < 0.5) | keep
     # light that comes through a stop is not that of the other places
     keep = ndimage.binary_fill_holes(keep)
     keep = ndimage.binary_dilation(keep, iterations=max(1, round(2 / block)))
-    return np.kron(keep, np.ones((block, block), bool))[: data.shape[0], : data.shape[1]]
+    return keep.repeat(block, axis=0).repeat(block, axis=1)[: data.shape[0], : data.shape[1]]
 
 
 def _round_head(small: np.ndarray, dark: float, noise: np.ndarray) -> np.ndarray:
@@ -104,7 +107,7 @@ def _round_head(small: np.ndarray, dark: float, noise: np.ndarray) -> np.ndarray
     for region in measure.regionprops(labels):
         if (
             not 9 <= region.area <= 0.05 * small.size
-            or region.eccentricity >= 0.75
+            or _eccentricity(region.coords) >= 0.75
             or region.solidity <= 0.85
         ):
             continue
@@ -115,6 +118,12 @@ def _round_head(small: np.ndarray, dark: float, noise: np.ndarray) -> np.ndarray
     if not heads or len(heads) > 2:
         return np.zeros(small.shape, bool)
     return max(heads, key=lambda head: head[0])[1]
+
+
+def _eccentricity(coords: np.ndarray) -> float:
+    """Return the eccentricity of the ellipse with the second moments of some pixels (n, 2), 0 for a circle."""
+    short, long = np.linalg.eigvalsh(np.cov(coords.T, bias=True))
+    return float(np.sqrt(max(0.0, 1 - short / long))) if long > 0 else 0.0
 
 
 def _is_shadow(here: np.ndarray, share: np.ndarray) -> bool:

@@ -83,13 +83,17 @@ def repair_pixels(data: np.ndarray, mask: np.ndarray, noise: np.ndarray) -> tupl
     """
     hot = np.zeros(data.shape, bool)
     data, median = data.copy(), median_3x3(data)
+    differs = np.abs(data - median) > 8 * noise
     for again in (False, True):
         if again:
-            # what was repaired changes the medians beside it only
-            row, col = np.nonzero(ndimage.binary_dilation(hot, np.ones((3, 3))))
+            # what was repaired changes the medians beside it, and the surroundings a little farther off
+            row, col = _pixels_around(hot, 1)
             median[row, col] = np.median(_surroundings(data, row, col, 1), axis=1)
+            row, col = _pixels_around(hot, 3)
+            differs = np.zeros(data.shape, bool)
+            differs[row, col] = np.abs(data[row, col] - median[row, col]) > 8 * noise[row, col]
         padded = np.pad(data, 1, mode="edge")
-        row, col = np.nonzero((np.abs(data - median) > 8 * noise) & ~mask)
+        row, col = np.nonzero(differs & ~mask)
         if not len(row):
             break
         around = np.median(_surroundings(data, row, col, 3), axis=1)
@@ -116,6 +120,15 @@ def repair_pixels(data: np.ndarray, mask: np.ndarray, noise: np.ndarray) -> tupl
         hot[row, col] = True
         data[row, col] = centre
     return data, hot
+
+
+def _pixels_around(where: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and columns (n,) of all pixels of the squares around some few, each once."""
+    row, col = np.nonzero(where)
+    offset = np.arange(-reach, reach + 1)
+    rows, cols = np.broadcast_arrays(row[:, None, None] + offset[:, None], col[:, None, None] + offset)
+    inside = (rows >= 0) & (rows < where.shape[0]) & (cols >= 0) & (cols < where.shape[1])
+    return np.divmod(np.unique(rows[inside] * where.shape[1] + cols[inside]), where.shape[1])
 
 
 def _surroundings(data: np.ndarray, row: np.ndarray, col: np.ndarray, reach: int) -> np.ndarray:

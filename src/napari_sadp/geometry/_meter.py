@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -85,6 +85,16 @@ def keep_light(prepared: PreparedImage, lattice: SpotLattice, light: SpotLight |
     _LIGHTS.setdefault(prepared, WeakKeyDictionary())[lattice.spots] = (lattice.beam_rc, light)
 
 
+class _Patches(NamedTuple):
+    """Pixels around places, each (n, k): values, weights, and distances from the place along rows, columns and straight [px]."""
+
+    value: np.ndarray
+    weight: np.ndarray
+    dr: np.ndarray
+    dc: np.ndarray
+    distance: np.ndarray
+
+
 class SpotMeter:
     """Fits the profile of a spot, and a plane below it, at many places at once.
 
@@ -110,8 +120,12 @@ class SpotMeter:
         pad = self.half + 1
         self.pad = pad
         self.signal = np.pad(np.where(bad, 0.0, copy.signal), pad)
-        self.live = np.pad(~bad, pad)
-        self.variance = np.pad(copy.noise.astype(float) ** 2, pad, mode="edge")
+        self.live, self.variance = ~bad, copy.noise.astype(float) ** 2
+        self.certainty = np.pad(self.live / self.variance, pad)
+        offset = np.arange(-self.half, self.half + 1)
+        self._offset = np.stack([a.ravel() for a in np.meshgrid(offset, offset, indexing="ij")])
+        # a place is at most half a pixel from the middle of one, in either coordinate
+        self._offset = self._offset[:, np.hypot(*self._offset) <= self._reach + np.sqrt(0.5)]
         # background and noise are smooth, and known at saturated pixels of a frame too
         self.gain = _gain(prepared if factor == 1 else copy)
         self.step = STEP
@@ -129,16 +143,16 @@ class SpotMeter:
         """Replace the Gaussian by the mean radial profile of strong spots, if there are some."""
         if len(rc) < 3:
             return
-        patch, weight, dr, dc = self._patches(to_copy(rc, self.factor))
-        number = np.round(np.hypot(dr, dc) / self.step).astype(int)
+        pixels = self._patches(to_copy(rc, self.factor))
+        weight, number = pixels.weight, np.round(pixels.distance / self.step).astype(int)
         start = self.profile
         for _ in range(3):
-            height, _, plane = self._fit(patch, weight, self._template(dr, dc), dr, dc)
+            height, _, plane = self._fit(pixels, self._profile_at(pixels.distance), weight)
             good = height > 0
             if np.count_nonzero(good) < 3:
                 self.profile = start
                 return
-            shape = (patch - plane)[good] / height[good, None]
+            shape = (pixels.value - plane)[good] / height[good, None]
             live = weight[good] > 0
             order, first = sorted_in_groups(number[good][live], shape[live], len(start))
             value, count = shape[live][order], np.diff(first)
@@ -170,11 +184,10 @@ class SpotMeter:
         if not len(rc):
             return None
         rc = to_copy(rc, self.factor)
-        patch, weight, dr, dc = self._patches(rc)
-        height, error, _ = self._fit(patch, weight, self._template(dr, dc), dr, dc)
+        pixels = self._patches(rc)
+        height, error, _ = self._fit(pixels, self._profile_at(pixels.distance), pixels.weight)
         height = np.where(np.isfinite(error), height, 0.0)
-        inside = (slice(self.pad, -self.pad),) * 2
-        signal, live = self.signal[inside], self.live[inside]
+        signal, live = self._in_view()
         light = light_of_spots(signal, live, rc, height, self.sigma, self.profile)
         if beam_rc is not None:
             centre = to_copy(beam_rc, self.factor)
@@ -187,8 +200,7 @@ class SpotMeter:
 
     def light_moved(self, light: SpotLight, rc: np.ndarray) -> SpotLight:
         """Return the light of the same spots at better places (n, 2) [px]."""
-        inside = (slice(self.pad, -self.pad),) * 2
-        signal, live = self.signal[inside], self.live[inside]
+        signal, live = self._in_view()
         of_spots = signal if light.rest is None else signal - light.rest
         # the first round learns the profile only: heights that do not go with it would look like weak spots
         moved = light_of_spots(
@@ -199,7 +211,7 @@ class SpotMeter:
     def _misfit(self, light: SpotLight, signal: np.ndarray, live: np.ndarray) -> float:
         """Return the errors of light, over those that it has at most, from what is left of the signal where it is strong."""
         counting, unknown = self._variances(light.image)
-        variance = self.variance[(slice(self.pad, -self.pad),) * 2] + counting
+        variance = self.variance + counting
         lit = live & (light.image[0] > _LIT * np.sqrt(variance))
         if np.count_nonzero(lit) < _LEAST_LIT:
             return 1.0
@@ -218,11 +230,11 @@ class SpotMeter:
         shift, error = np.zeros_like(start), np.full(len(start), np.inf)
         light = self._light_at(start)
         most, own = 0.5 * self.sigma + 0.5, 0.0
-        patch, certainty, from_row, from_col = self._patches(start)
-        rest = patch if light is None else patch - light[0]
-        certainty = self._in_light(certainty, light)
+        pixels = self._patches(start)
+        rest = pixels.value if light is None else pixels.value - light[0]
+        certainty = self._in_light(pixels.weight, light)
         for _ in range(4):
-            dr, dc = from_row - shift[:, :1], from_col - shift[:, 1:]
+            dr, dc = pixels.dr - shift[:, :1], pixels.dc - shift[:, 1:]
             distance = np.hypot(dr, dc)
             template = self._profile_at(distance)
             slope = np.interp(distance, self.radius, np.gradient(self.profile, self.step), right=0.0)
@@ -250,43 +262,46 @@ class SpotMeter:
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
     def _measure(self, rc: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        patch, weight, dr, dc = self._patches(to_copy(rc, self.factor))
-        template = self._template(dr, dc)
+        pixels = self._patches(to_copy(rc, self.factor))
+        template = self._profile_at(pixels.distance)
         light = self._light_at(to_copy(rc, self.factor))
-        weight = self._in_light(weight, light)
-        height, error, _ = self._fit(patch, weight, template, dr, dc, light)
+        weight = self._in_light(pixels.weight, light)
+        height, error, _ = self._fit(pixels, template, weight, light)
         volume = float(self.factor**2 * 2 * np.pi * np.trapezoid(self.profile * self.radius, self.radius))
         # photon noise of the spot itself, by the same weights as the fit
         own = self.gain * np.clip(height, 0, None)[:, None] * template
         square = (weight * template**2).sum(axis=1)
         extra = (weight**2 * template**2 * own).sum(axis=1) / np.maximum(square, 1e-30) ** 2
-        inside = template * (np.hypot(dr, dc) <= self._reach)
+        inside = template * (pixels.distance <= self._reach)
         live = (inside * (weight > 0)).sum(axis=1) / np.maximum(inside.sum(axis=1), 1e-30)
         live[~np.isfinite(error)] = 0.0
         return height * volume, np.sqrt(error**2 + extra) * volume, live
 
-    def _patches(self, rc: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return values, weights (0 outside of the reach) and distances of the pixels around places of the copy, each (n, k)."""
+    def _in_view(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the signal, and whether each pixel counts (n_rows, n_cols)."""
+        return self.signal[self.pad : -self.pad, self.pad : -self.pad], self.live
+
+    def _patches(self, rc: np.ndarray) -> _Patches:
+        """Return the pixels around places of the copy; weights are 0 outside of the reach."""
         row, col = self._pixels(rc)
-        dr, dc = row - self.pad - rc[:, :1], col - self.pad - rc[:, 1:]
-        good = self.live[row, col] & (np.hypot(dr, dc) <= self._reach)
-        return self.signal[row, col], good / self.variance[row, col], dr, dc
+        dr, dc = row - rc[:, :1], col - rc[:, 1:]
+        distance = np.hypot(dr, dc)
+        place = (row + self.pad) * self.signal.shape[1] + (col + self.pad)
+        weight = self.certainty.ravel()[place] * (distance <= self._reach)
+        return _Patches(self.signal.ravel()[place], weight, dr, dc, distance)
 
     def _pixels(self, rc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows and columns, of the padded copy, of the pixels around places of the copy, each (n, k)."""
-        centre = np.round(rc).astype(int)
-        offset = np.arange(-self.half, self.half + 1)
-        d_row, d_col = (a.ravel() for a in np.meshgrid(offset, offset, indexing="ij"))
-        limit = np.array(self.signal.shape) - 1
-        row = np.clip(centre[:, :1] + d_row + self.pad, 0, limit[0])
-        return row, np.clip(centre[:, 1:] + d_col + self.pad, 0, limit[1])
+        """Return the rows and columns of the pixels around places of the copy, each (n, k); some may be out of view."""
+        # places farther out have no pixel in view
+        limit = np.array(self.signal.shape) - 2 * self.pad
+        centre = np.clip(np.round(rc).astype(int), -1, limit)
+        return centre[:, :1] + self._offset[0], centre[:, 1:] + self._offset[1]
 
     def _light_at(self, rc: np.ndarray) -> np.ndarray | None:
         """Return `SpotLight.at` for places of the copy (2, n, k), None where no spots are known."""
         if self.light is None:
             return None
-        row, col = (pixel - self.pad for pixel in self._pixels(rc))
-        return self.light.at(rc, row, col)
+        return self.light.at(rc, *self._pixels(rc))
 
     def _in_light(self, weight: np.ndarray, light: np.ndarray | None) -> np.ndarray:
         """Return weights of pixels that know less where the light of neighbours is strong, or changes fast with their size (n, k)."""
@@ -300,29 +315,21 @@ class SpotMeter:
         bright = np.clip(light[0], 0, None)
         return self.gain * bright, (_PIXEL_ERROR * bright) ** 2 + (_SIZE_ERROR * light[1]) ** 2
 
-    def _template(self, dr: np.ndarray, dc: np.ndarray) -> np.ndarray:
-        return self._profile_at(np.hypot(dr, dc))
-
     def _profile_at(self, distance: np.ndarray) -> np.ndarray:
         return np.interp(distance, self.radius, self.profile, right=0.0)
 
     def _fit(
-        self,
-        patch: np.ndarray,
-        weight: np.ndarray,
-        template: np.ndarray,
-        dr: np.ndarray,
-        dc: np.ndarray,
-        light: np.ndarray | None = None,
+        self, pixels: _Patches, template: np.ndarray, weight: np.ndarray, light: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return height, its uncertainty (infinite where it is not fixed), and the plane (n, k).
 
         The light of neighbours is taken off. That it may be brighter by `_LIGHT_ERROR`, and larger by `_SIZE_ERROR`, than
         what is known of it are two more things to fit.
         """
-        columns, hold = [template, np.ones_like(dr), dr, dc], _HOLD
+        columns, hold = [template, np.ones_like(template), pixels.dr, pixels.dc], _HOLD
+        value = pixels.value
         if light is not None:
-            patch = patch - light[0]
+            value = value - light[0]
             columns += list(light)
             hold = (
                 *_HOLD,
@@ -330,7 +337,7 @@ class SpotMeter:
                 -((_SIZE_ERROR * self.light.misfit) ** -2),
             )
         design = np.stack(columns, axis=2)
-        answer, error = _solve(design, weight, patch, hold)
+        answer, error = _solve(design, weight, value, hold)
         return answer[:, 0], error[:, 0], np.einsum("nki,ni->nk", design[:, :, 1:4], answer[:, 1:4])
 
 

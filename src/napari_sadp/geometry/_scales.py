@@ -208,8 +208,8 @@ def _with_noise(level: Level, ignored: np.ndarray) -> Level:
     window = max(24.0, 16 * level.sigma) / level.binning
     spread = 1.4826 * local_quantile(np.abs(level.response), ignored, window, 0.5)
     # noise is never quite white (detector blur, compression): take the factor where the pattern is quietest
-    good = ~ignored
-    factor = float(np.quantile((spread / level.white)[good][::7], 0.25)) if good.any() else 1.0
+    some = np.flatnonzero(~ignored)[::7]
+    factor = float(np.quantile(spread.flat[some] / level.white.flat[some], 0.25)) if len(some) else 1.0
     calm = level.white * max(factor, 1.0)
     return replace(level, noise=np.maximum(calm, _ROUGHNESS_SHARE * spread), calm=calm)
 

@@ -21,6 +21,7 @@ from napari_sadp.geometry._local import (
     fill_holes,
     least_noise,
     local_quantile,
+    median_3x3,
     pixel_noise,
     radial_quantile,
 )
@@ -244,7 +245,7 @@ def _bright_points(filled: np.ndarray, mask: np.ndarray, step: int) -> list[np.n
     smooth = ndimage.uniform_filter(filled, 5)
     # spots fill no tile, so that the brightest tile is that of the diffuse light
     block = 4 * step
-    tiles = ndimage.median_filter(fill_holes(block_quantile(filled, mask, block, 0.4)), 3, mode="nearest")
+    tiles = median_3x3(fill_holes(block_quantile(filled, mask, block, 0.4)))
     points = [
         np.array(np.unravel_index(np.argmax(smooth), smooth.shape), float),
         (np.array(np.unravel_index(np.argmax(tiles), tiles.shape)) + 0.5) * block - 0.5,
