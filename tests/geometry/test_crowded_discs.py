@@ -10,7 +10,7 @@ from napari_sadp.geometry._light import STEP, light_of_spots
 from napari_sadp.geometry._meter import SpotMeter
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.background import prepare_image
-from napari_sadp.geometry.superlattice import _evidence
+from napari_sadp.geometry.superlattice import _evidence, _known_pairs
 from napari_sadp.pattern import DiffractionPattern
 
 CENTRE = np.array([127.3, 128.1])
@@ -117,7 +117,8 @@ def evidence(scores, index=2, at_node=True):
         half = np.column_stack([np.arange(1, n + 1), np.ones(n, int)])
     indices = np.stack([half, -half], axis=1).reshape(-1, 2)
     score = np.array(scores, float)
-    return _evidence(score, (score > 3) & at_node, np.ones(2 * n, bool), indices, index)
+    rows = _known_pairs(score, indices)
+    return _evidence(score, (score > 3) & at_node, np.ones(2 * n, bool), indices, rows, index)
 
 
 def test_one_pair_is_enough_where_all_else_is_calm():

@@ -77,7 +77,8 @@ class SpotLight:
         Rows and columns of the pixels are (n, k).
         """
         _, rows, cols = self.image.shape
-        light = self.image[:, np.clip(row, 0, rows - 1), np.clip(col, 0, cols - 1)]
+        place = np.clip(row, 0, rows - 1) * cols + np.clip(col, 0, cols - 1)
+        light = self.image.reshape(2, -1).take(place, axis=1)
         gap, which = cKDTree(self.rc).query(rc)
         own = np.flatnonzero(gap <= self.near)
         which = which[own]
@@ -199,15 +200,15 @@ class _Windows:
         row, col = centre[:, :1] + d_row[inside], centre[:, 1:] + d_col[inside]
         limit = np.array(image.shape) - 1
         self.seen = (row >= 0) & (row <= limit[0]) & (col >= 0) & (col <= limit[1])
-        self.row, self.col = np.clip(row, 0, limit[0]), np.clip(col, 0, limit[1])
-        self.place = (self.row * image.shape[1] + self.col)[self.seen]
-        self.good = self.seen & live[self.row, self.col]
+        self._pixel = np.clip(row, 0, limit[0]) * image.shape[1] + np.clip(col, 0, limit[1])
+        self.place = self._pixel[self.seen]
+        self.good = self.seen & live.take(self._pixel)
         self.distance = np.hypot(row - rc[:, :1], col - rc[:, 1:])
         self.ring = np.round(self.distance / STEP).astype(int)
 
     def values(self, image: np.ndarray) -> np.ndarray:
         """Return what an image holds in the windows (n, k)."""
-        return image[self.row, self.col]
+        return image.take(self._pixel)
 
     def draw(self, height: np.ndarray, shape: np.ndarray, light: np.ndarray) -> np.ndarray:
         """Draw all spots anew into an image, and return the part of each in its window (n, k)."""

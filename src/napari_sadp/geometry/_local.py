@@ -129,28 +129,30 @@ def sorted_in_groups(number: np.ndarray, value: np.ndarray, n_groups: int) -> tu
     return order, np.searchsorted(key[order], np.arange(n_groups + 1, dtype=np.uint64) << np.uint64(32))
 
 
-def pixel_noise(data: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def pixel_noise(data: np.ndarray, mask: np.ndarray, least: float | None = None) -> np.ndarray:
     """Return the local noise of a pixel: 1.4826 MAD of the second differences, in both directions.
 
     The mask (1, -2, 1) x (1, -2, 1) is blind to planes and nearly to spots; white noise comes out times 6 (Immerkaer
-    1996, doi:10.1006/cviu.1996.0060).
+    1996, doi:10.1006/cviu.1996.0060). The least is that of `least_noise` where it is not known.
     """
+    least = least_noise(data, mask) if least is None else least
     padded = np.pad(data, 1, mode="edge")
     rough = padded[:-2] - 2 * padded[1:-1] + padded[2:]
     rough = np.abs(rough[:, :-2] - 2 * rough[:, 1:-1] + rough[:, 2:]) / 6
     near_mask = ndimage.binary_dilation(mask, np.ones((3, 3))) if mask.any() else mask
     window = max(24.0, min(data.shape) / 6)
     noise = 1.4826 * local_quantile(rough, near_mask, window, 0.5)
-    return np.maximum(noise, np.float32(least_noise(data, mask))).astype(np.float32)
+    return np.maximum(noise, np.float32(least)).astype(np.float32)
 
 
 def least_noise(data: np.ndarray, mask: np.ndarray) -> float:
     """Return the noise of a pixel below which no frame is: that of rounding to integers, or a little of its range."""
-    good = data[~mask]
+    good = data[~mask] if mask.any() else data.ravel()
     if not good.size:
         return 0.0
-    low, high = np.percentile(good[::5], [1, 99.9])
-    integer = bool(np.all(good == np.round(good)))
+    some = good[::5]
+    low, high = np.percentile(some, [1, 99.9])
+    integer = bool(np.all(some == np.round(some)) and np.all(good == np.round(good)))
     # rounding to integers alone makes 0.29 counts; float images without noise still need a finite signal to noise
     return max(1e-5 * float(high - low), 0.3 if integer else 0.0, 1e-30)
 

@@ -88,7 +88,7 @@ def repair_pixels(data: np.ndarray, mask: np.ndarray, noise: np.ndarray) -> tupl
         if again:
             # what was repaired changes the medians beside it, and the surroundings a little farther off
             row, col = _pixels_around(hot, 1)
-            median[row, col] = np.median(_surroundings(data, row, col, 1), axis=1)
+            median[row, col] = _median_around(data, row, col, 1)
             row, col = _pixels_around(hot, 3)
             differs = np.zeros(data.shape, bool)
             differs[row, col] = np.abs(data[row, col] - median[row, col]) > 8 * noise[row, col]
@@ -96,7 +96,7 @@ def repair_pixels(data: np.ndarray, mask: np.ndarray, noise: np.ndarray) -> tupl
         row, col = np.nonzero(differs & ~mask)
         if not len(row):
             break
-        around = np.median(_surroundings(data, row, col, 3), axis=1)
+        around = _median_around(data, row, col, 3)
         value, centre = data[row, col], median[row, col]
         height = value - around
         cross = np.sort(
@@ -131,12 +131,13 @@ def _pixels_around(where: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarra
     return np.divmod(np.unique(rows[inside] * where.shape[1] + cols[inside]), where.shape[1])
 
 
-def _surroundings(data: np.ndarray, row: np.ndarray, col: np.ndarray, reach: int) -> np.ndarray:
-    """Return the values around pixels (n, k), the edge of the frame repeated."""
+def _median_around(data: np.ndarray, row: np.ndarray, col: np.ndarray, reach: int) -> np.ndarray:
+    """Return the median of the squares around pixels (n,), the edge of the frame repeated."""
     offset = np.arange(-reach, reach + 1)
     rows = np.clip(row[:, None, None] + offset[None, :, None], 0, data.shape[0] - 1)
     cols = np.clip(col[:, None, None] + offset[None, None, :], 0, data.shape[1] - 1)
-    return data[rows, cols].reshape(len(row), -1)
+    values = np.sort(data[rows, cols].reshape(len(row), -1), axis=1)  # faster than `numpy.median`
+    return values[:, values.shape[1] // 2]
 
 
 def without_streaks(

@@ -287,8 +287,8 @@ class SpotMeter:
         dr, dc = row - rc[:, :1], col - rc[:, 1:]
         distance = np.hypot(dr, dc)
         place = (row + self.pad) * self.signal.shape[1] + (col + self.pad)
-        weight = self.certainty.ravel()[place] * (distance <= self._reach)
-        return _Patches(self.signal.ravel()[place], weight, dr, dc, distance)
+        weight = self.certainty.take(place) * (distance <= self._reach)
+        return _Patches(self.signal.take(place), weight, dr, dc, distance)
 
     def _pixels(self, rc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows and columns of the pixels around places of the copy, each (n, k); some may be out of view."""

@@ -144,7 +144,7 @@ def prepare_image(pattern: DiffractionPattern, *, window_px: float | None = None
     halo, halo_rc = _radial_halo(data, mask)
     background = halo + local_quantile(data - halo, mask, window, 0.45)
     signal = np.where(mask, np.float32(0), data - background)
-    noise = np.maximum(pixel_noise(data, mask), np.float32(least))
+    noise = pixel_noise(data, mask, least)
     quantum = _grey_step(as_read, mask, noise)
     # rounding alone makes 0.29 of a step, also where all neighbours are rounded alike
     noise = np.maximum(noise, np.float32(0.3 * quantum))

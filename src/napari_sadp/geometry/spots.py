@@ -183,7 +183,7 @@ def _maxima(
 
     Columns are row, col, level, response, snr.
     """
-    inside = ndimage.distance_transform_edt(~np.pad(prepared.mask, 1, constant_values=True))[1:-1, 1:-1]
+    inside = _distance_inside(prepared.mask)
     sigma = levels[number].sigma
     levels = list(levels)
     row, col = levels[number].peaks(_STRONG_SNR)
@@ -210,6 +210,14 @@ def _maxima(
             good &= (levels[k + 3].at(rc) < 2 * value) | (value > 0.2 * value.max(initial=0))
         found.append(np.column_stack([rc, np.full(len(row), k), value, value / noise])[good])
     return _without_overlap(np.concatenate(found), np.array([level.sigma for level in levels]))
+
+
+def _distance_inside(mask: np.ndarray) -> np.ndarray:
+    """Return how far pixels are from the next masked one, or one out of the frame [px]."""
+    if mask.any():
+        return ndimage.distance_transform_edt(~np.pad(mask, 1, constant_values=True))[1:-1, 1:-1]
+    row, col = (np.minimum(np.arange(n), np.arange(n)[::-1]) + 1 for n in mask.shape)
+    return np.minimum(row[:, None], col)
 
 
 def _roundness(image: np.ndarray, row: np.ndarray, col: np.ndarray) -> np.ndarray:

@@ -107,7 +107,9 @@ def look_at_nodes(
     at_node : (n,) ndarray of bool
         Whether a score of more than `_EACH` is of a spot at the node, not beside it.
     """
-    return _Search(prepared, lattice, 0.0).look(indices, np.stack([lattice.g1_px, lattice.g2_px]))
+    search, basis = _Search(prepared, lattice, 0.0), np.stack([lattice.g1_px, lattice.g2_px])
+    score = search.scores(indices, basis)
+    return score, search.at_node(indices, basis, score)
 
 
 class _Search:
@@ -118,8 +120,11 @@ class _Search:
         self.beam_rc, self.sigma = lattice.beam_rc, lattice.spots.sigma_px
         self.meters: dict[int, SpotMeter] = {}
 
-    def _meter(self, half_gap: float) -> SpotMeter:
-        """Return what measures spots that have so much room; one for all lattices of about the same spacing."""
+    def _meter(self, basis: np.ndarray) -> SpotMeter:
+        """Return what measures spots of a lattice; one for all of about the same spacing."""
+        # the light of the spots that are known is taken off; only added ones are left to disturb each other
+        gap = float(np.linalg.norm(basis[0]))
+        half_gap = max(0.5 * gap, min(2.0 * self.sigma, 0.8 * gap))
         step = int(np.floor(4 * min(half_gap / self.sigma, REACH)))
         if step not in self.meters:
             self.meters[step] = meter_of(self.prepared, self.lattice, step * self.sigma / 4)
@@ -138,8 +143,12 @@ class _Search:
         indices = self._added_nodes(basis, finer)
         if len(indices) < 2:
             return 0.0
+        score = self.scores(indices, finer)
+        rows = _known_pairs(score, indices)
+        if not _enough(score[rows], _shows(score[rows]), index):
+            return 0.0  # whether spots are where the nodes are takes longer to find
         new = self._is_new(indices @ finer, basis)
-        return _evidence(*self.look(indices, finer), new, indices, index)
+        return _evidence(score, self.at_node(indices, finer, score), new, indices, rows, index)
 
     def _is_new(self, g: np.ndarray, basis: np.ndarray) -> np.ndarray:
         """Tell which vectors (n, 2) have a length that no vector of the coarser lattice has (n,)."""
@@ -150,28 +159,23 @@ class _Search:
         gap = np.minimum(length - known[after - 1], known[after] - length)
         return gap > _SAME_LENGTH * length
 
-    def look(self, indices: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the signal to noise ratio at nodes (n, 2), NaN where nothing is known, and whether a spot is at each (n,)."""
-        # the light of the spots that are known is taken off; only added ones are left to disturb each other
-        gap = float(np.linalg.norm(basis[0]))
-        meter = self._meter(max(0.5 * gap, min(2.0 * self.sigma, 0.8 * gap)))
-        g = indices @ basis
-        rc = self.lattice.rc_of(g)
-        intensity, error, live = meter.measure(rc)
+    def scores(self, indices: np.ndarray, basis: np.ndarray) -> np.ndarray:
+        """Return the signal to noise ratio at nodes (n, 2), NaN where nothing is known (n,)."""
+        intensity, error, live = self._meter(basis).measure(self.lattice.rc_of(indices @ basis))
         score = np.full(len(indices), np.nan)
         known = (live >= MIN_LIVE) & np.isfinite(error)
         score[known] = intensity[known] / error[known]
         below = -score[score < 0]
         if len(below) >= _LEAST_BELOW:
             score = score / max(1.0, 1.4826 * float(np.median(below)))
-        bright = np.flatnonzero(score > _EACH)
-        at_node = np.zeros(len(indices), bool)
-        at_node[bright] = self._at_node(meter, rc[bright], g[bright])
-        return score, at_node
+        return score
 
-    def _at_node(self, meter: SpotMeter, rc: np.ndarray, g: np.ndarray) -> np.ndarray:
-        """Tell which spots are where their nodes are, and not beside them (n,)."""
-        place, error = meter.places(rc)
+    def at_node(self, indices: np.ndarray, basis: np.ndarray, score: np.ndarray) -> np.ndarray:
+        """Tell which spots of some signal to noise ratio are where their nodes (n, 2) are, and not beside them (n,)."""
+        bright, found = np.flatnonzero(score > _EACH), np.zeros(len(indices), bool)
+        g = indices[bright] @ basis
+        rc = self.lattice.rc_of(g)
+        place, error = self._meter(basis).places(rc)
         miss = np.linalg.norm(place - rc, axis=1)
         part = g @ np.linalg.inv(np.stack([self.lattice.g1_px, self.lattice.g2_px]))
         covariance = self.lattice.covariance
@@ -179,35 +183,59 @@ class _Search:
             sum(np.einsum("ni,ij,nj->n", part, covariance[k::2, k::2], part) for k in (0, 1)) / 2
         )
         allowed = np.sqrt(2) * _MISS * np.hypot(error, of_lattice + _PLACE_ERROR * self.sigma)
-        return np.isfinite(error) & (miss <= np.minimum(allowed, _MISS_SIZE * self.sigma))
+        found[bright] = np.isfinite(error) & (miss <= np.minimum(allowed, _MISS_SIZE * self.sigma))
+        return found
+
+
+def _known_pairs(score: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Return the rows of opposite nodes (n, 2) whose signal to noise ratios are known."""
+    number = {tuple(node): row for row, node in enumerate(indices.tolist())}
+    rows = [(row, number[-m, -n]) for (m, n), row in number.items() if (m, n) > (0, 0) and (-m, -n) in number]
+    rows = np.array(rows, dtype=int).reshape(-1, 2)
+    return rows[np.isfinite(score[rows]).all(axis=1)]
+
+
+def _shows(pairs: np.ndarray) -> np.ndarray:
+    """Tell which pairs of opposite nodes show two spots, by their signal to noise ratios (n, 2)."""
+    return (pairs.sum(axis=1) / np.sqrt(2) > _PAIR) & (pairs.min(axis=1) > _EACH)
+
+
+def _needed(n_pairs: int, index: int) -> float:
+    """Return how many of some pairs must be shown to be several."""
+    return max(_WAYS if index == _HALVED else index, _LEAST_SHARE * n_pairs)
+
+
+def _enough(pairs: np.ndarray, shown: np.ndarray, index: int) -> bool:
+    """Tell whether those of some pairs that are shown are enough for a finer lattice: several, or for index 2 one that is strong."""
+    strong = index == 2 and np.any(pairs[shown].min(axis=1) > _SURE_IN_CALM)
+    return bool(np.count_nonzero(shown) >= _needed(len(pairs), index) or strong)
 
 
 def _evidence(
-    score: np.ndarray, at_node: np.ndarray, new: np.ndarray, indices: np.ndarray, index: int
+    score: np.ndarray,
+    at_node: np.ndarray,
+    new: np.ndarray,
+    indices: np.ndarray,
+    rows: np.ndarray,
+    index: int,
 ) -> float:
-    """Return the sum over pairs of opposite nodes of the signal to noise ratio of each (n,), 0 where it may be texture.
+    """Return the sum of the signal to noise ratios of pairs of opposite nodes that show spots, 0 where it may be texture.
 
     The spots of a twin lie on a finer lattice too, at vectors as long as those of the first crystal: as many of those shown
     must be `new` as would be by chance, or nearly.
     """
-    number = {tuple(node): row for row, node in enumerate(indices.tolist())}
-    rows = [(row, number[-m, -n]) for (m, n), row in number.items() if (m, n) > (0, 0) and (-m, -n) in number]
-    rows = np.array(rows, dtype=int).reshape(-1, 2)
-    rows = rows[np.isfinite(score[rows]).all(axis=1)]
     pairs = score[rows]
     both, weaker = pairs.sum(axis=1) / np.sqrt(2), pairs.min(axis=1)
-    shown = (both > _PAIR) & (weaker > _EACH) & at_node[rows].all(axis=1)
+    shown = _shows(pairs) & at_node[rows].all(axis=1)
     dark = (both < -_PAIR) & (pairs.max(axis=1) < -_EACH)
     bright, negative = score > _BRIGHT, np.count_nonzero(score < _NEGATIVE)
     placed, beside = np.count_nonzero(bright & at_node), np.count_nonzero(bright & ~at_node)
     n_shown = np.count_nonzero(shown)
     if n_shown and np.mean(new[rows[shown, 0]]) < _LEAST_NEW * np.mean(new[rows[:, 0]]):
         return 0.0
-    needed, all_ways = index, True
-    if index == _HALVED:
-        needed, all_ways = _WAYS, len(np.unique(indices[rows[shown, 0]] % 2, axis=0)) == _WAYS
+    all_ways = index != _HALVED or len(np.unique(indices[rows[shown, 0]] % 2, axis=0)) == _WAYS
     calm = -_OVER_DARK * both[dark].sum() <= both[shown].sum()
-    several = n_shown >= max(needed, _LEAST_SHARE * len(pairs)) and all_ways and calm and placed >= beside
+    several = n_shown >= _needed(len(pairs), index) and all_ways and calm and placed >= beside
     sure = _SURE if negative or beside else _SURE_IN_CALM
     one = index == 2 and np.any(weaker[shown] > sure) and negative <= _FEW_NEGATIVE
     return float(both[shown].sum()) if several or one else 0.0
