@@ -7,16 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from napari.layers import Image
+from support.identify_widget import add_stack, results_of, run, settle
 
 from napari_sadp.geometry.edit import Edits
 from napari_sadp.geometry.results import SpotList
-from napari_sadp.napari_io import METADATA_KEY
 from napari_sadp.widgets import identify
 from napari_sadp.widgets._corrections import Corrections
-from napari_sadp.widgets._layers import derived_from
 from napari_sadp.widgets._sources import source_from_layer
 
-WAIT_MS = 180_000
 SPOTS = SpotList(np.ones((2, 2)), np.ones(2), np.ones(2), 2.0)
 HERE, THERE, ELSEWHERE = (np.array(rc) for rc in ([9.0, 9.0], [20.0, 21.0], [5.0, 30.0]))
 
@@ -185,26 +183,9 @@ def warnings(monkeypatch) -> list[str]:
 @pytest.fixture
 def stack(qtbot, viewer, widget, patterns, stack_keywords):
     """[001] and [011] as one stack, identified."""
-    image = viewer.add_image(np.stack([p.data for p in patterns]), name="stack", **stack_keywords)
-    identify_all(qtbot, widget)
+    image = add_stack(viewer, patterns, stack_keywords)
+    run(qtbot, widget)
     return image
-
-
-def identify_all(qtbot, widget) -> None:
-    assert widget.run() is not None
-    qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=WAIT_MS)
-
-
-def settle(qtbot, widget) -> None:
-    qtbot.waitUntil(lambda: not widget._editor.busy, timeout=WAIT_MS)
-
-
-def results_of(viewer, image) -> dict[str, object]:
-    return {
-        layer.metadata[METADATA_KEY]["role"]: layer
-        for layer in viewer.layers
-        if derived_from(layer) == str(image.unique_id)
-    }
 
 
 def delete_farthest(viewer, widget, image, frame: int) -> np.ndarray:
@@ -235,7 +216,7 @@ def test_a_new_run_starts_from_the_corrections(qtbot, viewer, widget, stack):
     node = widget.outcome.frames[0].result.lattice.node_rc(np.array([[1, 0]]))[0]
     beam.data = np.array([[0, *node], beam.data[1]])
     widget.run_options.rule.value = "mean"
-    identify_all(qtbot, widget)
+    run(qtbot, widget)
     assert widget.outcome.found.space_groups.rule == "mean"
     first, second = widget.outcome.frames
     assert first.result.beam.rc == pytest.approx(node)
@@ -255,13 +236,13 @@ def test_corrections_of_other_frames_wait_for_their_run(qtbot, viewer, widget, s
     settle(qtbot, widget)
     viewer.dims.set_current_step(0, 0)
     widget.frames.value = "shown"
-    identify_all(qtbot, widget)
+    run(qtbot, widget)
     assert "of 1 frame outside of this run remembered" in widget.summary.value
     assert not widget.outcome.frames[0].edits.any
     widget.frames.value = "all"
     # a layer that was taken away is no correction that was
     viewer.layers.remove(results_of(viewer, stack)["spots"])
-    identify_all(qtbot, widget)
+    run(qtbot, widget)
     assert widget.outcome.frames[1].edits.removed_rc == pytest.approx(place[None])
     assert len(spots_in(viewer, stack, 1)) == len(widget.outcome.frames[1].edits.spots)
 
@@ -295,7 +276,7 @@ def test_corrections_can_be_dropped(qtbot, viewer, widget, stack, warnings):
     assert beam.data[1] == pytest.approx(found)
     assert not any(item.edits.any for item in widget.outcome.frames)
     assert not widget.edit.reset.enabled
-    identify_all(qtbot, widget)
+    run(qtbot, widget)
     assert not any(item.edits.any for item in widget.outcome.frames)
     assert "Corrections" not in widget.summary.value
 
@@ -306,7 +287,7 @@ def test_other_data_in_the_layer_take_no_corrections(qtbot, viewer, widget, stac
     settle(qtbot, widget)
     stack.data = stack.data.copy()
     viewer.layers.selection = {stack}
-    identify_all(qtbot, widget)
+    run(qtbot, widget)
     [message] = warnings
     assert message == "stack: data or proportions of pixels changed, corrections by hand dropped."
     assert not any(item.edits.any for item in widget.outcome.frames)
@@ -320,7 +301,7 @@ def test_vectors_of_which_no_lattice_follows_are_shown_again(qtbot, viewer, widg
     vectors.data = np.concatenate([vectors.data[vectors.data[:, 0] == 0], tips])
     settle(qtbot, widget)
     assert not widget.outcome.frames[1].result.used
-    identify_all(qtbot, widget)
+    run(qtbot, widget)
     again = results_of(viewer, stack)["vectors"]
     assert again is not vectors
     assert again.data[again.data[:, 0] == 1] == pytest.approx(tips)

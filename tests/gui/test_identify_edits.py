@@ -13,17 +13,14 @@ from napari.utils.interactions import (
     mouse_press_callbacks,
     mouse_release_callbacks,
 )
+from support.identify_widget import WAIT_MS, add_stack, results_of, run, settle
 
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.edit import Edits, analyse_edited
 from napari_sadp.geometry.results import SpotList
 from napari_sadp.identify import combine_results
-from napari_sadp.napari_io import METADATA_KEY
 from napari_sadp.widgets import _edit, identify
 from napari_sadp.widgets._edit import PATIENCE_MS
-from napari_sadp.widgets._layers import derived_from
-
-WAIT_MS = 180_000
 
 
 @pytest.fixture
@@ -53,16 +50,6 @@ def calls(monkeypatch) -> list[dict[int, Edits]]:
     return made
 
 
-def identify_all(qtbot, widget) -> None:
-    assert widget.run() is not None
-    qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=WAIT_MS)
-
-
-def settle(qtbot, widget) -> None:
-    """Wait until every change is followed."""
-    qtbot.waitUntil(lambda: not widget._editor.busy, timeout=WAIT_MS)
-
-
 def drag(layer, start, end) -> None:
     """Press the mouse at one position of a layer, move, and let it go at another [px of the layer]."""
     displayed = list(layer._slice_input.displayed)
@@ -85,14 +72,6 @@ def drag(layer, start, end) -> None:
     mouse_release_callbacks(layer, event("mouse_release", end, False))
 
 
-def results_of(viewer, image) -> dict[str, object]:
-    return {
-        layer.metadata[METADATA_KEY]["role"]: layer
-        for layer in viewer.layers
-        if derived_from(layer) == str(image.unique_id)
-    }
-
-
 def table_row(widget, row: int) -> dict[str, str]:
     table = widget.pattern_table
     headers = [table.horizontalHeaderItem(i).text() for i in range(table.columnCount())]
@@ -107,9 +86,9 @@ def rows_of(layer, frame: int) -> np.ndarray:
 @pytest.fixture
 def stack(qtbot, viewer, widget, patterns, stack_keywords):
     """[001] and [011] as one stack, identified, its second frame shown."""
-    image = viewer.add_image(np.stack([p.data for p in patterns]), name="stack", **stack_keywords)
+    image = add_stack(viewer, patterns, stack_keywords)
     widget.nodes.value = True
-    identify_all(qtbot, widget)
+    run(qtbot, widget)
     viewer.dims.set_current_step(0, 1)
     return image
 
@@ -183,7 +162,7 @@ def test_dragging_the_beam_analyses_the_frame_again(qtbot, viewer, widget, stack
 @gui
 def test_a_single_frame_of_oblong_pixels(qtbot, viewer, widget, patterns):
     image = viewer.add_image(patterns[0].data[:, ::2], scale=(0.125, 0.25), units=("1/nm", "1/nm"))
-    identify_all(qtbot, widget)
+    run(qtbot, widget)
     source = widget.outcome.frames[0].source
     beam = results_of(viewer, image)["beam"]
     node = widget.outcome.frames[0].result.lattice.node_rc(np.array([[0, 1]]))[0]
@@ -346,7 +325,7 @@ def test_moving_a_lattice_vector_changes_lattice_nodes_class_and_groups(
 def test_tips_before_the_beam_wait_for_it(qtbot, viewer, widget, patterns, stack_keywords):
     blank = np.random.default_rng(7).poisson(50, (256, 256)).astype(np.float32)
     image = viewer.add_image(np.stack([patterns[0].data, blank]), name="stack", **stack_keywords)
-    identify_all(qtbot, widget)
+    run(qtbot, widget)
     assert widget.outcome.frames[1].result.beam is None
     layers = results_of(viewer, image)
     layers["vectors"].add([1, 120.0, 160.0])
@@ -410,7 +389,7 @@ def test_painting_and_undoing_a_mask(qtbot, viewer, widget, stack, patterns, cal
 
 @gui
 def test_a_mask_and_a_beam_in_the_run_itself(qtbot, viewer, widget, patterns, stack_keywords):
-    image = viewer.add_image(np.stack([p.data for p in patterns]), name="stack", **stack_keywords)
+    image = add_stack(viewer, patterns, stack_keywords)
     painted = np.zeros((256, 256), np.uint8)
     painted[:60] = 3
     mask = viewer.add_labels(painted, name="cover", scale=image.scale[1:], translate=image.translate[1:])
@@ -418,7 +397,7 @@ def test_a_mask_and_a_beam_in_the_run_itself(qtbot, viewer, widget, patterns, st
     beam = viewer.add_points([[0, *node]], name="my beam", scale=image.scale, translate=image.translate)
     widget.edit.mask.value, widget.edit.beam.value = mask, beam
     viewer.layers.selection = {image}
-    identify_all(qtbot, widget)
+    run(qtbot, widget)
     first, second = (item.result for item in widget.outcome.frames)
     expected = analyse_pattern(patterns[0], mask=painted > 0, beam_rc=node)
     assert first.beam.rc == pytest.approx(node)
@@ -435,7 +414,7 @@ def test_beams_that_were_dragged_are_kept_where_their_layer_is_chosen(qtbot, vie
     beam.data = np.array([[0, *node], beam.data[1]])
     settle(qtbot, widget)
     widget.edit.beam.value = beam
-    identify_all(qtbot, widget)
+    run(qtbot, widget)
     again = results_of(viewer, stack)["beam"]
     assert again is not beam
     assert widget.edit.beam.value is again

@@ -8,17 +8,14 @@ import dask.array as da
 import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
+from support.identify_widget import WAIT_MS, add_stack, finish, results_of, run
 
 from napari_sadp.labels.spacegroups import ARTICLE_GROUPS
 from napari_sadp.models.registry import bundled_path
-from napari_sadp.napari_io import METADATA_KEY
 from napari_sadp.samples import SAMPLES
 from napari_sadp.widgets import _work, identify
-from napari_sadp.widgets._layers import derived_from
 
 pytestmark = pytest.mark.gui
-
-PATIENCE_MS = 180_000
 
 
 @pytest.fixture
@@ -33,31 +30,6 @@ def complaints(monkeypatch) -> list[str]:
     monkeypatch.setattr(identify, "show_error", shown.append)
     monkeypatch.setattr(identify, "show_warning", shown.append)
     return shown
-
-
-def finish(qtbot, widget):
-    """Wait for the end of the run; its signals may have passed before anybody could wait for them."""
-    qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=PATIENCE_MS)
-
-
-def run(qtbot, widget):
-    """Press the button and wait for the end."""
-    worker = widget.run()
-    assert worker is not None
-    finish(qtbot, widget)
-    return worker
-
-
-def add_stack(viewer, patterns, keywords):
-    return viewer.add_image(np.stack([p.data for p in patterns]), name="stack", **keywords)
-
-
-def results_of(viewer, image) -> dict[str, object]:
-    return {
-        layer.metadata[METADATA_KEY]["role"]: layer
-        for layer in viewer.layers
-        if derived_from(layer) == str(image.unique_id)
-    }
 
 
 def cells(table, row: int) -> list[str]:
@@ -307,7 +279,7 @@ def test_cancel_before_the_first_pattern(qtbot, viewer, widget, patterns, monkey
     load, cancelled = predict.load_classifier, threading.Event()
 
     def slow(*arguments):
-        cancelled.wait(PATIENCE_MS / 1000)
+        cancelled.wait(WAIT_MS / 1000)
         return load(*arguments)
 
     monkeypatch.setattr(predict, "load_classifier", slow)
@@ -415,6 +387,6 @@ def test_a_closed_dock_stops_the_run(qtbot, viewer, widget, patterns):
     worker.finished.connect(lambda: ended.append(True))
     viewer.window.remove_dock_widget("all")
     widget.native.deleteLater()
-    qtbot.waitUntil(lambda: bool(ended), timeout=PATIENCE_MS)
+    qtbot.waitUntil(lambda: bool(ended), timeout=WAIT_MS)
     assert worker.abort_requested
     assert len(viewer.layers) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from napari.layers import Image, Labels
+from support.identify_widget import run, settle
 
 from napari_sadp.geometry.edit import Edits
 from napari_sadp.napari_io import METADATA_KEY
@@ -13,7 +14,6 @@ from napari_sadp.widgets._layers import derived_from, result_layers, role_of
 from napari_sadp.widgets._sources import source_from_layer
 
 pytestmark = pytest.mark.gui
-WAIT_MS = 180_000
 BAR = (slice(0, 12), slice(None))
 
 
@@ -33,20 +33,15 @@ def left_out_of(viewer, image):
     return found[0] if found else None
 
 
-def identify_all(qtbot, widget):
-    assert widget.run() is not None
-    qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=WAIT_MS)
-
-
 def test_it_shows_what_the_analysis_left_out_and_follows_it(qtbot, viewer, identify_widget, patterns):
     data = np.stack([with_bar(patterns[0].data), patterns[1].data])
     image = viewer.add_image(data, name="stack")
     viewer.dims.set_point(0, 0)
     widget = identify_widget
-    identify_all(qtbot, widget)
+    run(qtbot, widget)
     assert left_out_of(viewer, image) is None
     widget.left_out.value = True
-    identify_all(qtbot, widget)
+    run(qtbot, widget)
     layer = left_out_of(viewer, image)
     assert isinstance(layer, Labels)
     assert layer.data.shape == data.shape
@@ -67,7 +62,7 @@ def test_it_shows_what_the_analysis_left_out_and_follows_it(qtbot, viewer, ident
     place = np.round(spots.data[far, 1:]).astype(int)
     spots.selected_data = {int(far)}
     spots.remove_selected()
-    qtbot.waitUntil(lambda: not widget._editor.busy, timeout=WAIT_MS)
+    settle(qtbot, widget)
     assert layer.data[1][tuple(place)] == 1
     assert np.array_equal(layer.data[0] != 0, first)
 

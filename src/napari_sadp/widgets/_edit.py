@@ -82,7 +82,7 @@ class Editor:
         self._frames: list[FrameResult] = []
         self._states: dict[int, _Frame] = {}
         self._options: RunOptions | None = None
-        self._closed = False
+        self._closed = self._held = self._asked = False
 
     @property
     def busy(self) -> bool:
@@ -108,6 +108,7 @@ class Editor:
         options : RunOptions
             How the run was made.
         """
+        asked = self._asked
         self.end()
         self._frames, self._options = frames, options
         own = {item.source.layer_id: item for item in layers}
@@ -116,13 +117,32 @@ class Editor:
             key = item.source.layer_id
             if key in own and item.result.reason != UNREADABLE:
                 self._states[number] = _Frame(own[key], item.edits, _of_frame(held[key], item.frame))
+        if asked:
+            self.schedule()  # a mask that was painted during the run
 
     def end(self) -> None:
         """Follow nothing any more."""
         self.cancel()
         for layers in self.layers:
+            layers.unlock()
             layers.release()
         self._frames, self._states = [], {}
+        self._held = self._asked = False
+
+    def hold(self) -> None:
+        """Follow nothing until `resume` or `begin`; until then the layers cannot be changed, so that no change is lost."""
+        self.cancel()
+        self._held = True
+        for layers in self.layers:
+            layers.lock()
+
+    def resume(self) -> None:
+        """Go on after `hold` with the results that there were."""
+        self._held, asked, self._asked = False, self._asked, False
+        for layers in self.layers:
+            layers.unlock()
+        if asked:
+            self.schedule()
 
     def cancel(self) -> None:
         """Forget changes that are being followed; the next one takes them up again."""
@@ -140,7 +160,9 @@ class Editor:
 
     def schedule(self, _: object = None) -> None:
         """Look for changes in a moment."""
-        if self._states and not self._closed:
+        if self._held:
+            self._asked = True
+        elif self._states and not self._closed:
             self._timer.start()
 
     def read(self) -> list[tuple[Source, int, Edits]]:

@@ -83,6 +83,7 @@ class IdentifyWidget(mw.Container):
         self._corrections, self._start, self._folder = Corrections(), Start({}), ""
         self._closed = False
         self.outcome: Outcome | None = None
+        self._before: tuple[list[FrameResult], Outcome | None, bool] = [], None, False
         self._make_options()
         self._editor = Editor(
             mask_of=self.edit.mask_of,
@@ -240,7 +241,8 @@ class IdentifyWidget(mw.Container):
             return None
         options = self.run_options.read()
         self._corrections.read(self._editor.read())
-        self._editor.end()
+        self._editor.hold()
+        self._before = self._done, self.outcome, self._several
         self._corrections.keep_only({str(layer.unique_id) for layer in self._viewer.layers})
         self._start = self._corrections.start(sources, given)
         self._done, self._total, self.outcome = [], sum(len(source.frames) for source in sources), None
@@ -261,7 +263,7 @@ class IdentifyWidget(mw.Container):
         worker.yielded.connect(self._on_frame)
         worker.returned.connect(lambda outcome: self._on_outcome(outcome, options))
         worker.aborted.connect(lambda: self._on_cancelled(options))
-        worker.errored.connect(self._on_error)
+        worker.errored.connect(self._on_run_error)
         worker.finished.connect(self._on_finished)
         self._set_running(worker)
         worker.start()
@@ -321,13 +323,20 @@ class IdentifyWidget(mw.Container):
         if self._closed:
             return
         if not self._done:
-            self.summary.value = "cancelled before the first pattern was done"
+            self._restore()
+            kept = "; the results of the run before are still there" if self._done else ""
+            self.summary.value = f"cancelled before the first pattern was done{kept}"
             return
         self._show_outcome(combine_frames(self._done, rule=options.rule), options)
         self._say(
             f"cancelled after {len(self._done)} of {self._total} patterns",
             summary(self.outcome, self._start.text),
         )
+
+    def _on_run_error(self, error: Exception) -> None:
+        if not self._closed:
+            self._restore()
+            self._on_error(error)
 
     def _on_error(self, error: Exception) -> None:
         if self._closed:
@@ -339,6 +348,18 @@ class IdentifyWidget(mw.Container):
     def _on_finished(self) -> None:
         if not self._closed:
             self._set_running(None)
+
+    def _restore(self) -> None:
+        """Go on with the results of the run before, where this one has none to put in their place."""
+        if self._before[0]:
+            self._done, self.outcome, self._several = self._before
+            self.pattern_table.empty()
+            self.group_table.empty()
+            for item in self._done:
+                self.pattern_table.add(item, name_layer=self._several)
+            if self.outcome is not None:
+                self.group_table.show_outcome(self.outcome)
+        self._editor.resume()
 
     # ---- results -------------------------------------------------------------------------------------------------
 
