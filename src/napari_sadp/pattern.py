@@ -44,6 +44,8 @@ class DiffractionPattern:
         What was decided on the way (calibration dropped, margins trimmed ...), for the user.
     stage_deg : tuple of 2 float, optional
         Tilts alpha and beta of the stage [deg], None when unknown.
+    find_covers : bool
+        Whether beam stops, margins and bars are looked for; if not, `mask` holds all of them.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class DiffractionPattern:
     kind: PatternKind = "unknown"
     notes: tuple[str, ...] = field(default_factory=tuple)
     stage_deg: tuple[float, float] | None = None
+    find_covers: bool = True
 
     def __post_init__(self) -> None:
         data = np.asarray(self.data)
@@ -93,6 +96,10 @@ class DiffractionPattern:
     def with_note(self, note: str, **changes: object) -> DiffractionPattern:
         """Return a copy with changed fields and one note more."""
         return replace(self, notes=(*self.notes, note), **changes)
+
+    def with_given_covers(self) -> DiffractionPattern:
+        """Return a copy in which nothing is masked but what `mask` holds, and a note that says so."""
+        return self.with_note("beam stops, margins and bars are not looked for", find_covers=False)
 
     def with_pixel_size(self, pixel_size_inv_angstrom: float) -> DiffractionPattern:
         """Return a copy with a pixel size [1/Å] that the user knows, and a note that says so."""

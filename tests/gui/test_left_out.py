@@ -65,6 +65,10 @@ def test_it_shows_what_the_analysis_left_out_and_follows_it(qtbot, viewer, ident
     settle(qtbot, widget)
     assert layer.data[1][tuple(place)] == 1
     assert np.array_equal(layer.data[0] != 0, first)
+    # and nothing is looked for where the user does not want it
+    widget.covers.value = False
+    run(qtbot, widget)
+    assert not widget.outcome.frames[0].result.left_out[BAR].any()
 
 
 def test_a_refused_frame_shows_its_mask_too(classifier_of_tests, patterns):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from napari_sadp import analyse_pattern, identify_patterns
+from napari_sadp.geometry.conversions import convert_pattern
 from napari_sadp.samples import simulated_sample
 from napari_sadp.signals.combine import combine_signals
 from napari_sadp.signals.sad_pattern2d import SADPattern2D
@@ -152,3 +153,20 @@ def test_a_scan_in_the_fastest_axes_gives_the_same_maps(straight, lazy):
     lattices = swapped.fit_lattice(mask=masks, **QUIET)
     lattices.compute(**QUIET) if lazy else None
     np.testing.assert_allclose(lattices.data, straight.fit_lattice(mask=masks, **QUIET).data)
+
+
+def test_nothing_is_masked_but_what_is_given(stack, patterns):
+    data = np.stack([pattern.data for pattern in patterns])
+    data[:, :14] = data.max()
+    covered = SADPattern2D(data)
+    before = covered.to_training_images(conversion="article", size=96, **QUIET).data
+    covered.metadata.set_item("Sadp.find_covers", False)
+    assert not covered.to_stack()[0].find_covers
+    geometry = covered.analyse_frame(1)
+    assert not geometry.mask.any()
+    images = covered.to_training_images(conversion="article", size=96, **QUIET).data
+    # maps and single frames are of one mind
+    assert np.array_equal(images[1], convert_pattern(geometry, "article", size=96).data)
+    assert not np.array_equal(images, before)
+    found = covered.inav[1:].identify()
+    assert "beam stops, margins and bars are not looked for" in found.patterns[0].notes

@@ -66,6 +66,10 @@ def add_command(commands: Any) -> None:
         help="intensity of the weakest spot that counts over that of the strongest diffracted beam, such as 0.002; weaker ones may be "
         "double diffraction (default: all that can be seen)",
     )  # fmt: skip
+    command.add_argument(
+        "--no-masks", action="store_true",
+        help="look for no beam stop, margins or bars, where dark or flat parts of the patterns are taken for some",
+    )  # fmt: skip
     known = command.add_argument_group("what is known besides the patterns")
     known.add_argument(
         "--elements", type=_names, default=(), metavar="LIST",
@@ -191,6 +195,8 @@ def _results(options: argparse.Namespace, classifier: Classifier) -> Iterator[Pa
                     continue
                 if options.pixel_size is not None:
                     pattern = pattern.with_pixel_size(options.pixel_size)
+                if options.no_masks:
+                    pattern = pattern.with_given_covers()
                 yield identify_pattern(
                     pattern,
                     classifier,

@@ -119,10 +119,9 @@ def prepare_image(pattern: DiffractionPattern, *, window_px: float | None = None
     window = min(data.shape) / 6 if window_px is None else check_range("window_px", window_px, 5, 1e5, "px")
     notes: list[str] = []
     mask = np.zeros(data.shape, bool) if pattern.mask is None else pattern.mask.copy()
-    for found, text in (
-        (find_margins(data), "margins or bars at the edge"),
-        (find_scale_bar(data), "a burnt-in scale bar"),
-    ):
+    covers = ((find_margins, "margins or bars at the edge"), (find_scale_bar, "a burnt-in scale bar"))
+    for find, text in covers if pattern.find_covers else ():
+        found = find(data)
         if found.any():
             mask |= found
             notes.append(f"masked {text} ({100 * found.mean():.1f} % of the frame)")
@@ -137,7 +136,7 @@ def prepare_image(pattern: DiffractionPattern, *, window_px: float | None = None
         notes.append("the brightest spots are saturated")
         data, mask, note = without_streaks(data, mask, noise)
         notes += [note] if note else []
-    stop = find_beam_stop(data, mask, noise)
+    stop = find_beam_stop(data, mask, noise) if pattern.find_covers else np.zeros(data.shape, bool)
     if stop.any():
         mask |= stop
         notes.append(f"masked the shadow of a beam stop ({100 * stop.mean():.1f} % of the frame)")

@@ -62,6 +62,8 @@ class PatternStack:
         Tilts alpha and beta of the stage [deg].
     transposed : bool
         Whether rows and columns are axes that the file calls those of the scan.
+    find_covers : bool
+        Whether beam stops, margins and bars are looked for in its frames.
 
     Raises
     ------
@@ -81,6 +83,7 @@ class PatternStack:
     first_frame: int = 0
     stage_deg: tuple[float, float] | None = None
     transposed: bool = False
+    find_covers: bool = True
 
     def __post_init__(self) -> None:
         shape = tuple(int(n) for n in self.data.shape)
@@ -161,7 +164,7 @@ class PatternStack:
         where = np.unravel_index(i, self.navigation_shape) if self.navigation_shape else ()
         frame = self._load(self.data[tuple(int(k) for k in where)], f"frame {i}")
         frame, notes = self._squared(frame)
-        return DiffractionPattern(
+        pattern = DiffractionPattern(
             frame,
             pixel_size_inv_angstrom=self.pixel_size_inv_angstrom,
             voltage_kv=self.voltage_kv,
@@ -172,6 +175,7 @@ class PatternStack:
             notes=(*self.notes, *notes),
             stage_deg=self.stage_deg,
         )
+        return pattern if self.find_covers else pattern.with_given_covers()
 
     def _load(self, lazy: Any, what: str) -> np.ndarray:
         try:

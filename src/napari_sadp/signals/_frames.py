@@ -42,11 +42,14 @@ class Frame:
         Size of oblong pixels along (row, col), None for square ones.
     pixel_size : float or None
         Size of a square pixel [1/Å], None when uncalibrated.
+    find_covers : bool
+        Whether beam stops, margins and bars are looked for.
     """
 
     kind: PatternKind
     scale: tuple[float, float] | None = None
     pixel_size: float | None = None
+    find_covers: bool = True
 
     def pattern(self, data: np.ndarray, mask: np.ndarray | None) -> DiffractionPattern:
         """Return a frame (n_rows, n_cols), masked where `mask` is true, as the package's own value."""
@@ -54,7 +57,8 @@ class Frame:
             mask = square_mask(np.asarray(mask, dtype=bool), self.scale)
         if self.scale is not None:
             data = resample_square(data, *self.scale)
-        return DiffractionPattern(data, pixel_size_inv_angstrom=self.pixel_size, mask=mask, kind=self.kind)
+        pattern = DiffractionPattern(data, pixel_size_inv_angstrom=self.pixel_size, mask=mask, kind=self.kind)
+        return pattern if self.find_covers else pattern.with_given_covers()
 
 
 def square_mask(mask: np.ndarray, scale: tuple[float, float] | None) -> np.ndarray:

@@ -5,6 +5,7 @@ Functions are those of `_frames`, the frames those that the package's reader wou
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ class MappedPatterns(Signal2D):
             If the data are complex or hold no frame.
         """
         axes = self.axes_manager.as_dictionary()
-        return stack_from_signal(
+        stack = stack_from_signal(
             {
                 "data": self.data,
                 "axes": [axes[f"axis-{index}"] for index in range(len(axes))],
@@ -53,6 +54,7 @@ class MappedPatterns(Signal2D):
             },
             source=str(self.metadata.get_item("General.original_filename", "") or self._title()),
         )
+        return replace(stack, find_covers=bool(self.metadata.get_item("Sadp.find_covers", True)))
 
     def _given(self, beam_rc: Beam, mask: Mask, min_snr: float) -> dict[str, Any]:
         """Return what the user knows as arguments for `map`: arrays for all frames, signals for one value each."""
@@ -94,7 +96,9 @@ class MappedPatterns(Signal2D):
         upright = self._upright(stack)
         # a stack has no navigation axes of length 1, the signal keeps them
         frames = upright._deepcopy_with_new_data(stack.data.reshape(upright.data.shape))
-        about = _frames.Frame(stack.kind, stack.oblong_scale, stack.pixel_size_inv_angstrom)
+        about = _frames.Frame(
+            stack.kind, stack.oblong_scale, stack.pixel_size_inv_angstrom, stack.find_covers
+        )
         # oblong pixels are resampled, so that unequal scales are no matter
         found = frames.map(function, frame=about, silence_warnings=("scales", "units"), **options)
         found.metadata.set_item("Sadp.notes", list(stack.notes))

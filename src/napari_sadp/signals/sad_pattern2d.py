@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 class SADPattern2D(MappedPatterns):
     """Selected-area electron diffraction patterns; the signal axes are reciprocal space.
 
+    Beam stops, margins and bars are looked for in each frame, and masked; with ``s.metadata.set_item("Sadp.find_covers", False)``
+    nothing is but what a ``mask`` holds.
+
     Examples
     --------
     >>> import hyperspy.api as hs  # doctest: +SKIP

@@ -28,6 +28,8 @@ _TIPS = {
     "Empty: the network above.",
     "device": "Where the network runs; auto takes a GPU if there is one",
     "nodes": "Add a layer with all nodes of the fitted lattice: present green, absent red, not to be known grey",
+    "covers": "Look for beam stops, margins and bars, and leave them out.\n"
+    "Off: only what you paint in a mask is left out, where a dark part of the pattern is taken for a beam stop.",
     "left_out": "Add a layer with the pixels that did not count: behind a beam stop, bars and margins, faulty ones, and those\n"
     f"of your mask (up to {MAX_KEPT_IMAGES} patterns)",
 }
@@ -73,6 +75,7 @@ class OptionsPanel:
         )
         self.nodes = mw.CheckBox(text="show lattice nodes", value=False, tooltip=_TIPS["nodes"])
         self.left_out = mw.CheckBox(text="show what is left out", value=False, tooltip=_TIPS["left_out"])
+        self.covers = mw.CheckBox(text="mask beam stops and bars", value=True, tooltip=_TIPS["covers"])
         self.widgets = [
             self.rule,
             self.min_snr,
@@ -82,6 +85,7 @@ class OptionsPanel:
             self.weights,
             self.device,
             row_of("", self.nodes, self.left_out),
+            self.covers,
         ]
 
     def read(self) -> RunOptions:
@@ -96,4 +100,5 @@ class OptionsPanel:
             device=self.device.value,
             nodes=bool(self.nodes.value),
             left_out=bool(self.left_out.value),
+            find_covers=bool(self.covers.value),
         )

@@ -79,6 +79,8 @@ class RunOptions:
         Whether a layer shows the pixels that did not count.
     pixel_size : float
         Pixel size that counts instead of that of the layer [1/Å]; 0 for none.
+    find_covers : bool
+        Whether beam stops, margins and bars are looked for.
     """
 
     rule: Rule = "product"
@@ -89,6 +91,7 @@ class RunOptions:
     nodes: bool = False
     left_out: bool = False
     pixel_size: float = 0.0
+    find_covers: bool = True
 
 
 class Ticket:
@@ -234,6 +237,8 @@ def _identified(
         pattern = source.load(frame)
         if options.pixel_size > 0:
             pattern = pattern.with_pixel_size(options.pixel_size)
+        if not options.find_covers:
+            pattern = pattern.with_given_covers()
         result = identify_pattern(
             pattern, classifier, edits=edits, min_snr=options.min_snr, faintest=options.faintest
         )

@@ -143,9 +143,9 @@ class IdentifyWidget(mw.Container):
             on_new=self._on_new,
         )
         self.run_options = OptionsPanel()
-        self.weights, self.device, self.nodes, self.left_out, self.network, self.faintest = (
+        self.weights, self.device, self.nodes, self.left_out, self.covers, self.network, self.faintest = (
             getattr(self.run_options, name)
-            for name in ("weights", "device", "nodes", "left_out", "network", "faintest")
+            for name in ("weights", "device", "nodes", "left_out", "covers", "network", "faintest")
         )
         self.run_button = mw.PushButton(text="Identify", tooltip="Find beam, spots and lattice, and classify")
         self.cancel_button = mw.PushButton(
