@@ -9,6 +9,7 @@ import pytest
 from support.identify_widget import WAIT_MS, add_stack, finish, results_of, run, settle
 
 from napari_sadp.models import predict
+from napari_sadp.widgets import _work
 from napari_sadp.widgets._layers import EDITABLE
 
 gui = pytest.mark.gui
@@ -48,20 +49,22 @@ def drop_last_spot(viewer, image) -> None:
 
 
 @gui
-def test_results_cannot_be_changed_while_a_run_replaces_them(qtbot, viewer, widget, stack, gate):
-    old = results_of(viewer, stack)
-    old["beam"].mode = "add"
+def test_what_was_changed_during_a_run_counts_after_it(qtbot, viewer, widget, stack, gate):
+    old, before = results_of(viewer, stack), widget.outcome
     assert widget.run() is not None
-    assert not any(old[role].editable for role in EDITABLE)
-    assert not any(button.enabled for button in widget.edit.buttons.values())
+    drop_last_spot(viewer, stack)
     gate.set()
     finish(qtbot, widget)
-    new = results_of(viewer, stack)
-    assert all(new[role] is not old[role] and new[role].editable for role in EDITABLE)
-    assert all(button.enabled for button in widget.edit.buttons.values())
-    drop_last_spot(viewer, stack)
     settle(qtbot, widget)
-    assert widget.outcome.frames[1].edits.any
+    new = results_of(viewer, stack)
+    assert all(new[role] is not old[role] for role in EDITABLE)
+    first, second = (item.result.spots for item in widget.outcome.frames)
+    assert len(first) == len(before.frames[0].result.spots)
+    assert len(second) == len(before.frames[1].result.spots) - 1
+    assert len(new["spots"].data) == len(first) + len(second)
+    # and in the next run
+    run(qtbot, widget)
+    assert "Corrections by hand of 1 frame kept" in widget.summary.value
 
 
 @gui
@@ -69,9 +72,9 @@ def test_a_run_that_ends_without_results_leaves_those_of_before(qtbot, viewer, w
     old, before = results_of(viewer, stack), widget.outcome
     table = [widget.pattern_table.row_text(row) for row in range(2)]
     groups = widget.group_table.rowCount()
-    old["beam"].mode = "add"
     assert widget.run() is not None
     assert widget.pattern_table.rowCount() == 0
+    drop_last_spot(viewer, stack)
     widget.cancel()
     gate.set()
     finish(qtbot, widget)
@@ -80,12 +83,10 @@ def test_a_run_that_ends_without_results_leaves_those_of_before(qtbot, viewer, w
     )
     assert widget.outcome is before
     assert [widget.pattern_table.row_text(row) for row in range(2)] == table
+    assert widget.source_layers() == [stack]
     assert widget.group_table.rowCount() == groups > 0
     assert results_of(viewer, stack) == old
-    assert all(old[role].editable for role in EDITABLE)
-    assert old["beam"].mode == "add"
-    # and they are followed as before
-    drop_last_spot(viewer, stack)
+    # and they are followed as before, also what was changed meanwhile
     settle(qtbot, widget)
     assert widget.outcome.frames[1].edits.any
     assert widget.pattern_table.row_text(1)[0].endswith("(edited)")
@@ -102,7 +103,58 @@ def test_a_run_that_fails_leaves_the_results_of_before(qtbot, viewer, widget, st
     assert widget.summary.value.startswith("failed: ")
     assert widget.outcome is before
     assert widget.pattern_table.rowCount() == 2
-    assert all(results_of(viewer, stack)[role].editable for role in EDITABLE)
+    drop_last_spot(viewer, stack)
+    settle(qtbot, widget)
+    assert widget.outcome.frames[1].edits.any
+
+
+@gui
+def test_a_change_that_waits_when_a_run_begins_is_not_lost_with_it(qtbot, viewer, widget, stack, gate):
+    drop_last_spot(viewer, stack)
+    assert widget.run() is not None  # at once
+    widget.cancel()
+    gate.set()
+    finish(qtbot, widget)
+    settle(qtbot, widget)
+    assert widget.outcome.frames[1].edits.any
+
+
+@gui
+def test_cancel_in_the_last_step(qtbot, viewer, widget, stack, monkeypatch):
+    combine, opened, entered = _work.combine_frames, threading.Event(), threading.Event()
+
+    def slow(*arguments, **keywords):
+        entered.set()
+        opened.wait(WAIT_MS / 1000)
+        return combine(*arguments, **keywords)
+
+    monkeypatch.setattr(_work, "combine_frames", slow)
+    before = widget.outcome
+    assert widget.run() is not None
+    qtbot.waitUntil(entered.is_set, timeout=WAIT_MS)
+    widget.cancel()
+    opened.set()
+    finish(qtbot, widget)
+    assert widget.summary.value.startswith("cancelled after 2 of 2 patterns")
+    assert widget.outcome is not before
+    drop_last_spot(viewer, stack)
+    settle(qtbot, widget)
+    assert widget.outcome.frames[1].edits.any
+
+
+@gui
+def test_a_beam_that_a_cancelled_run_was_given_is_no_correction(qtbot, viewer, widget, stack, gate):
+    layer = widget.edit.make_beam()
+    beam = widget.outcome.frames[0].result.beam.rc
+    layer.add([0, *beam])
+    viewer.layers.selection = {stack}
+    assert widget.run() is not None
+    widget.cancel()
+    gate.set()
+    finish(qtbot, widget)
+    run(qtbot, widget)
+    assert widget.outcome.frames[0].edits.beam_rc == pytest.approx(beam)
+    assert "Corrections" not in widget.summary.value
 
 
 @gui

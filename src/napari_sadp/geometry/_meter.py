@@ -292,7 +292,7 @@ class SpotMeter:
 
     def _pixels(self, rc: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows and columns of the pixels around places of the copy, each (n, k); some may be out of view."""
-        # places farther out have no pixel in view
+        # of places farther out, what is within reach and in view is around the nearest of these too
         limit = np.array(self.signal.shape) - 2 * self.pad
         centre = np.clip(np.round(rc).astype(int), -1, limit)
         return centre[:, :1] + self._offset[0], centre[:, 1:] + self._offset[1]

@@ -123,6 +123,12 @@ class Corrections:
         waiting = sum(key[0] in own_layers and key not in keys for key in self._kept)
         return Start(edits, n_kept, waiting, changed)
 
+    def copy(self) -> Corrections:
+        """Return what is held now, to come back to: a run may end without results."""
+        other = Corrections()
+        other._kept, other._given_rc = dict(self._kept), dict(self._given_rc)
+        return other
+
     def keep_only(self, layer_ids: Collection[str]) -> None:
         """Drop what belongs to other image layers: those that were removed, whose data would stay in memory."""
         for held in (self._kept, self._given_rc):

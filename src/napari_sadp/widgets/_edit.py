@@ -20,7 +20,7 @@ from napari_sadp.widgets._latest import LatestRunner
 from napari_sadp.widgets._work import Ticket, reanalyse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from napari_sadp.widgets._result_layers import ResultLayers
     from napari_sadp.widgets._sources import Source
@@ -82,7 +82,9 @@ class Editor:
         self._frames: list[FrameResult] = []
         self._states: dict[int, _Frame] = {}
         self._options: RunOptions | None = None
-        self._closed = self._held = self._asked = False
+        self._closed = False
+        #: Of each frame, when following was interrupted; None where nothing is.
+        self._at_hold: dict[int, Edits] | None = None
 
     @property
     def busy(self) -> bool:
@@ -96,7 +98,13 @@ class Editor:
 
     # ---- begin and end -------------------------------------------------------------------------------------------
 
-    def begin(self, frames: list[FrameResult], layers: list[ResultLayers], options: RunOptions) -> None:
+    def begin(
+        self,
+        frames: list[FrameResult],
+        layers: list[ResultLayers],
+        options: RunOptions,
+        changes: Iterable[tuple[Source, int, Edits]] = (),
+    ) -> None:
         """Follow the results of a run from now on.
 
         Parameters
@@ -107,8 +115,10 @@ class Editor:
             Of each source that is still in the viewer.
         options : RunOptions
             How the run was made.
+        changes : iterable of (Source, int, Edits)
+            What `changes` gave before these layers took the place of others.
         """
-        asked = self._asked
+        carried = {(source.layer_id, frame): edits for source, frame, edits in changes}
         self.end()
         self._frames, self._options = frames, options
         own = {item.source.layer_id: item for item in layers}
@@ -116,33 +126,37 @@ class Editor:
         for number, item in enumerate(frames):
             key = item.source.layer_id
             if key in own and item.result.reason != UNREADABLE:
-                self._states[number] = _Frame(own[key], item.edits, _of_frame(held[key], item.frame))
-        if asked:
-            self.schedule()  # a mask that was painted during the run
+                edits = carried.get((key, item.frame), item.edits)
+                self._states[number] = _Frame(own[key], edits, _of_frame(held[key], item.frame))
+        self.schedule()  # a mask may have been painted during the run
 
     def end(self) -> None:
         """Follow nothing any more."""
         self.cancel()
         for layers in self.layers:
-            layers.unlock()
             layers.release()
-        self._frames, self._states = [], {}
-        self._held = self._asked = False
+        self._frames, self._states, self._at_hold = [], {}, None
+
+    @property
+    def held(self) -> bool:
+        """Whether `hold` was called, and neither `resume` nor `begin` after it."""
+        return self._at_hold is not None
 
     def hold(self) -> None:
-        """Follow nothing until `resume` or `begin`; until then the layers cannot be changed, so that no change is lost."""
+        """Analyse nothing again until `resume` or `begin`; what is changed meanwhile is in `changes`."""
         self.cancel()
-        self._held = True
-        for layers in self.layers:
-            layers.lock()
+        self._at_hold = {number: state.edits for number, state in self._states.items()}
+
+    def changes(self) -> list[tuple[Source, int, Edits]]:
+        """Return what the user gave in the frames that changed since `hold`."""
+        before = self._at_hold or {}
+        found = zip(self.read(), self._states.items(), strict=True)
+        return [given for given, (number, state) in found if state.edits is not before.get(number)]
 
     def resume(self) -> None:
         """Go on after `hold` with the results that there were."""
-        self._held, asked, self._asked = False, self._asked, False
-        for layers in self.layers:
-            layers.unlock()
-        if asked:
-            self.schedule()
+        self._at_hold = None
+        self.schedule()
 
     def cancel(self) -> None:
         """Forget changes that are being followed; the next one takes them up again."""
@@ -160,9 +174,7 @@ class Editor:
 
     def schedule(self, _: object = None) -> None:
         """Look for changes in a moment."""
-        if self._held:
-            self._asked = True
-        elif self._states and not self._closed:
+        if self._states and not self._closed and not self.held:
             self._timer.start()
 
     def read(self) -> list[tuple[Source, int, Edits]]:

@@ -284,11 +284,10 @@ class EditPanel:
         return layer
 
     def update(self, *, corrected: bool) -> None:
-        """Enable the buttons of the layers that can be changed now, and *Reset* where there are corrections."""
+        """Enable the buttons of the layers that are there, and *Reset* where there are corrections."""
         self.reset.enabled = corrected
         for role, button in self.buttons.items():
-            layers = (item.layer(role) for item in self._results())
-            button.enabled = any(layer is not None and layer.editable for layer in layers)
+            button.enabled = any(item.layer(role) is not None for item in self._results())
 
     def release(self) -> None:
         """Stop listening to masks."""

@@ -69,7 +69,6 @@ class ResultLayers:
         self._viewer, self.image, self.source = viewer, image, source
         self._shown, self._on_edit = {"nodes": nodes, "left_out": left_out}, on_edit
         self._writing = False
-        self._modes: dict[str, str] = {}
         self.layers: dict[str, Layer] = {}
         for old in list(viewer.layers):
             # a mask of the same image stays
@@ -88,23 +87,6 @@ class ResultLayers:
         for role in EDITABLE:
             if role in self.layers:
                 self.layers[role].events.data.disconnect(self._on_data)
-
-    def lock(self) -> None:
-        """Keep the user from changing the layers until `unlock`."""
-        for role in EDITABLE:
-            layer = self.layer(role)
-            if layer is not None and layer.editable:
-                self._modes[role] = layer.mode
-                layer.editable = False
-
-    def unlock(self) -> None:
-        """Let the user change the layers as before `lock`."""
-        for role, mode in self._modes.items():
-            layer = self.layer(role)
-            if layer is not None:
-                layer.editable = True
-                layer.mode = mode
-        self._modes.clear()
 
     # ---- reading -------------------------------------------------------------------------------------------------
 

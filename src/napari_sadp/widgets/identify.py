@@ -7,7 +7,7 @@ touches viewer, layers and widgets. What the user changes in the results afterwa
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,17 @@ _TIPS = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """What there was before a run: results, whether they are of several layers, their images, and corrections by hand."""
+
+    done: list[FrameResult]
+    outcome: Outcome | None
+    several: bool
+    group: list[str]
+    corrections: Corrections
+
+
 class IdentifyWidget(mw.Container):
     """Identify a crystal from zone-axis patterns in image layers.
 
@@ -69,7 +80,8 @@ class IdentifyWidget(mw.Container):
     Attributes
     ----------
     outcome : Outcome or None
-        Results of the last run, of a cancelled one as far as it came, with the user's changes.
+        Results of the last run, of a cancelled one as far as it came, with the user's changes; one without any result leaves
+        those of the run before.
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
@@ -83,7 +95,7 @@ class IdentifyWidget(mw.Container):
         self._corrections, self._start, self._folder = Corrections(), Start({}), ""
         self._closed = False
         self.outcome: Outcome | None = None
-        self._before: tuple[list[FrameResult], Outcome | None, bool] = [], None, False
+        self._before: _Shown | None = None
         self._make_options()
         self._editor = Editor(
             mask_of=self.edit.mask_of,
@@ -241,9 +253,8 @@ class IdentifyWidget(mw.Container):
             return None
         options = self.run_options.read()
         self._corrections.read(self._editor.read())
-        self._editor.hold()
-        self._before = self._done, self.outcome, self._several
         self._corrections.keep_only({str(layer.unique_id) for layer in self._viewer.layers})
+        before = _Shown(self._done, self.outcome, self._several, self._group, self._corrections.copy())
         self._start = self._corrections.start(sources, given)
         self._done, self._total, self.outcome = [], sum(len(source.frames) for source in sources), None
         self._group = [source.layer_id for source in sources]
@@ -264,7 +275,9 @@ class IdentifyWidget(mw.Container):
         worker.returned.connect(lambda outcome: self._on_outcome(outcome, options))
         worker.aborted.connect(lambda: self._on_cancelled(options))
         worker.errored.connect(self._on_run_error)
-        worker.finished.connect(self._on_finished)
+        worker.finished.connect(lambda: self._on_finished(options))
+        self._before = before if before.outcome is not None else None
+        self._editor.hold()
         self._set_running(worker)
         worker.start()
         return worker
@@ -323,8 +336,7 @@ class IdentifyWidget(mw.Container):
         if self._closed:
             return
         if not self._done:
-            self._restore()
-            kept = "; the results of the run before are still there" if self._done else ""
+            kept = "; the results of the run before are still there" if self._restore() else ""
             self.summary.value = f"cancelled before the first pattern was done{kept}"
             return
         self._show_outcome(combine_frames(self._done, rule=options.rule), options)
@@ -345,26 +357,35 @@ class IdentifyWidget(mw.Container):
         log_own_fault(_LOGGER, "identification", error)
         show_error(one_line(error))
 
-    def _on_finished(self) -> None:
-        if not self._closed:
+    def _on_finished(self, options: RunOptions) -> None:
+        if self._closed:
+            return
+        try:
+            if self._editor.held:
+                self._on_cancelled(options)  # in the last step, of which the worker says nothing
+        finally:
             self._set_running(None)
 
-    def _restore(self) -> None:
-        """Go on with the results of the run before, where this one has none to put in their place."""
-        if self._before[0]:
-            self._done, self.outcome, self._several = self._before
+    def _restore(self) -> bool:
+        """Go on with the results of the run before, where this one has none to put in their place; return whether there are any."""
+        before, self._before = self._before, None
+        if before is not None:
+            self._done, self.outcome, self._several = before.done, before.outcome, before.several
+            self._group, self._corrections = before.group, before.corrections
             self.pattern_table.empty()
-            self.group_table.empty()
             for item in self._done:
                 self.pattern_table.add(item, name_layer=self._several)
-            if self.outcome is not None:
-                self.group_table.show_outcome(self.outcome)
+            self.group_table.show_outcome(self.outcome)
         self._editor.resume()
+        return before is not None
 
     # ---- results -------------------------------------------------------------------------------------------------
 
     def _show_outcome(self, outcome: Outcome, options: RunOptions) -> None:
-        self.outcome = outcome
+        # before other layers take the place of those that were changed during the run
+        changes = self._editor.changes()
+        self._corrections.read(changes)
+        self.outcome, self._before = outcome, None
         self.group_table.show_outcome(outcome)
         by_id = {str(layer.unique_id): layer for layer in self._viewer.layers}
         sources = {item.source.layer_id: item.source for item in outcome.frames}
@@ -393,7 +414,7 @@ class IdentifyWidget(mw.Container):
                 # the layer that gave the beams was replaced
                 self.edit.beam.reset_choices()
                 self.edit.beam.value = shown[-1].layer("beam")
-        self._editor.begin(self._done, shown, options)
+        self._editor.begin(self._done, shown, options, changes)
         # adding a layer selects it; the next run is to take the same images
         self._viewer.layers.selection = set(present)
         if len(present) == 1:
