@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
+from napari_sadp.geometry._first_fit import subset
 from napari_sadp.geometry._search import judge, weights
 from napari_sadp.geometry._second_nets import without_copies
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.background import compressed, prepare_image
 from napari_sadp.geometry.discs import disc_hypotheses
-from napari_sadp.geometry.lattice import fit_lattice, subset
+from napari_sadp.geometry.lattice import fit_lattice
 from napari_sadp.geometry.results import SpotList
 from napari_sadp.pattern import DiffractionPattern
 

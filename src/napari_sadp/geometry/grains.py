@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_sadp.geometry._first_fit import subset
 from napari_sadp.geometry._search import Fit, search, shifted_net
-from napari_sadp.geometry.lattice import MIN_SPOTS, subset
+from napari_sadp.geometry.lattice import MIN_SPOTS
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.results import SpotLattice
