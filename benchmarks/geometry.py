@@ -11,6 +11,7 @@ noise ratio of `CLEAR` or more (of an ideal filter that knows where to look), an
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -364,6 +365,29 @@ def _lattice_ok(row: dict[str, Any]) -> bool:
     return bool(row.get("right")) and row["length_error"] <= 0.01 and row["angle_error"] <= 0.5
 
 
+def alone(n_frames: int, first_seed: int) -> str:
+    """Time mild frames of 512 x 512 px in this process, one after the other, the least of three times each; return a line."""
+    seconds: list[float] = []
+    seed = first_seed
+    while len(seconds) < n_frames:
+        case = draw_case("mild", seed)
+        seed += 1
+        if case.settings.size != 512:
+            continue
+        times = []
+        for _ in range(3):
+            start = time.process_time()
+            with contextlib.suppress(PatternRefusedError):
+                analyse_pattern(DiffractionPattern(case.pattern.data))
+            times.append(time.process_time() - start)
+        seconds.append(min(times))
+    middle, most = np.quantile(seconds, [0.5, 0.95])
+    return (
+        f"With nothing else on the machine, {n_frames} mild frames of 512 x 512 px one after the other, the least of three times: "
+        f"{middle:.2f} ({most:.2f}) s."
+    )
+
+
 def run_job(job: Job) -> dict[str, Any]:
     """Analyse one pattern, or one frame without a lattice if no strength is named."""
     return run_case(job) if job[0] else run_blank(job[1])
@@ -397,6 +421,9 @@ def main() -> None:
         "--rows",
         type=Path,
         help="file of one JSON line for each pattern, written as they come; what it holds is not done again",
+    )
+    parser.add_argument(
+        "--alone", type=int, default=0, metavar="N", help="frames to time one after the other afterwards"
     )
     parser.add_argument("--write", metavar="PATH", help="Markdown file to write")
     args = parser.parse_args()
@@ -432,9 +459,12 @@ def main() -> None:
         if run.returncode:
             print(f"the peers failed: {run.stderr[-300:]}")
     text = report(rows, blanks, peers)
+    if args.alone:
+        text += "\n\n" + alone(args.alone, args.first_seed)
     print(text)
     if args.write:
         others = f" --n-peers {args.n_peers} --peers PYTHON" if args.peers else ""
+        others += f" --alone {args.alone}" if args.alone else ""
         words = f"--patterns {args.patterns} --blanks {n_blanks} --first-seed {args.first_seed}{others}"
         head = f"Made by `benchmarks/geometry.py {words}`; {machine()}"
         about = __doc__.split("strengths.\n\n")[1].strip()

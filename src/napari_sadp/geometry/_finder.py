@@ -14,7 +14,7 @@ from napari_sadp.geometry._search import CERTAIN_LOG_NFA
 from napari_sadp.geometry.background import compressed
 from napari_sadp.geometry.discs import disc_hypotheses
 from napari_sadp.geometry.lattice import fit_lattice
-from napari_sadp.geometry.spots import spot_hypotheses
+from napari_sadp.geometry.spots import SpotSizes, spot_hypotheses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,10 +133,13 @@ class LatticeFinder(Finder):
     min_explained: float
     _found: dict[tuple[str, int], list[SpotList]] = field(default_factory=dict, repr=False)
     _seen_in: dict[int, PreparedImage] = field(default_factory=dict, repr=False)
+    _sizes: dict[int, SpotSizes] = field(default_factory=dict, repr=False)
 
     @property
     def most_spots(self) -> int:
         """Most spots that were found so far in any one way."""
+        for factor in list(self._sizes):
+            self._cautious(factor)
         return max((len(spots) for lists in self._found.values() for spots in lists), default=0)
 
     def find(self, beam: DirectBeam | None = None) -> SpotLattice:
@@ -177,7 +180,7 @@ class LatticeFinder(Finder):
         None unless its spots are large and chance hardly makes one as good.
         """
         for factor in coarse_factors(self.prepared.mask.shape):
-            if self._cautious(factor)[0].sigma_px < LEAST_SIGMA:
+            if self._are_small(factor):
                 continue
             try:
                 lattice = self._best(factor, beam)
@@ -232,8 +235,23 @@ class LatticeFinder(Finder):
             self._found[kind, factor] = look(coarser(self.prepared, factor))
         return self._found[kind, factor]
 
+    def _sizes_of(self, factor: int) -> SpotSizes:
+        """Return the sizes of the spots of a copy; they are forgotten once the spots are measured."""
+        if factor not in self._sizes:
+            self._sizes[factor] = SpotSizes(coarser(self.prepared, factor), min_snr=self.min_snr)
+        return self._sizes[factor]
+
+    def _are_small(self, factor: int) -> bool:
+        """Tell whether spots are too small in a copy; as a rule they are in the coarsest, and need not be measured to see that."""
+        if ("cautious", factor) not in self._found and self._sizes_of(factor).are_smallest:
+            return True
+        return self._cautious(factor)[0].sigma_px < LEAST_SIGMA
+
     def _cautious(self, factor: int) -> list[SpotList]:
-        return self._once("cautious", factor, lambda copy: spot_hypotheses(copy, min_snr=self.min_snr))
+        if ("cautious", factor) not in self._found:
+            self._found["cautious", factor] = self._sizes_of(factor).spots()
+            del self._sizes[factor]
+        return self._found["cautious", factor]
 
     def _discs(self, factor: int) -> list[SpotList]:
         return self._once(

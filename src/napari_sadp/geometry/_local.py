@@ -11,6 +11,8 @@ GREY_NOISE = 0.4
 _ENOUGH = 2000
 #: Pixels of a strip that stays in the cache of a processor.
 _STRIP = 8192
+#: Step of a table of radii [px].
+_RING_STEP = 0.25
 #: Exchanges of the median of nine.
 _EXCHANGES = (
     *((1, 2), (4, 5), (7, 8), (0, 1), (3, 4), (6, 7), (1, 2), (4, 5), (7, 8), (0, 3)),
@@ -102,7 +104,7 @@ def radial_quantile(radius: np.ndarray, value: np.ndarray, quantile: float) -> t
     """Return radii and a quantile of the values around them, from rings that grow wider outwards."""
     edges = np.unique(np.concatenate([np.arange(0, 24, 1.5), 24 * 1.06 ** np.arange(80)]))
     edges = edges[: np.searchsorted(edges, radius.max()) + 1]
-    order, first = sorted_in_groups(np.searchsorted(edges, radius, side="right") - 1, value, len(edges))
+    order, first = sorted_in_groups(_ring_of(radius, edges), value, len(edges))
     value, count = value[order], np.diff(first)
     full = np.flatnonzero(count >= 8)
     pick = first[full] + np.round(quantile * (count[full] - 1)).astype(int)
@@ -112,6 +114,13 @@ def radial_quantile(radius: np.ndarray, value: np.ndarray, quantile: float) -> t
     smooth = level.copy()
     smooth[1:-1] = np.median(np.stack([level[:-2], level[1:-1], level[2:]]), axis=0)
     return middle, smooth
+
+
+def _ring_of(radius: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Return the number of the last edge not beyond each radius (n,); rings are wider than the steps of the table that it is read from."""
+    steps = np.arange(int(radius.max() / _RING_STEP) + 2) * _RING_STEP
+    ring = (np.searchsorted(edges, steps, side="right") - 1)[(radius / _RING_STEP).astype(int)]
+    return ring + (np.append(edges, np.inf)[ring + 1] <= radius)
 
 
 def sorted_in_groups(number: np.ndarray, value: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:

@@ -152,7 +152,8 @@ class SpotMeter:
             if np.count_nonzero(good) < 3:
                 self.profile = start
                 return
-            shape = (pixels.value - plane)[good] / height[good, None]
+            below = plane[:, :1] + plane[:, 1:2] * pixels.dr + plane[:, 2:] * pixels.dc
+            shape = (pixels.value - below)[good] / height[good, None]
             live = weight[good] > 0
             order, first = sorted_in_groups(number[good][live], shape[live], len(start))
             value, count = shape[live][order], np.diff(first)
@@ -239,10 +240,10 @@ class SpotMeter:
             template = self._profile_at(distance)
             slope = np.interp(distance, self.radius, np.gradient(self.profile, self.step), right=0.0)
             slope = -slope / np.maximum(distance, 1e-6)
-            design = np.stack([template, slope * dr, slope * dc, np.ones_like(dr), dr, dc], axis=2)
+            parts = [template, slope * dr, slope * dc, np.ones_like(dr), dr, dc]
             # photon noise of the spot itself
             weight = certainty / (1 + self.gain * own * certainty)
-            answer, spread = _solve(design, weight, rest, _HOLD[:1] * 3 + _HOLD[1:])
+            answer, spread = _solve(parts, weight, rest, _HOLD[:1] * 3 + _HOLD[1:])
             height = answer[:, 0]
             good = height > 0
             height = np.where(good, height, 1.0)
@@ -321,36 +322,37 @@ class SpotMeter:
     def _fit(
         self, pixels: _Patches, template: np.ndarray, weight: np.ndarray, light: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return height, its uncertainty (infinite where it is not fixed), and the plane (n, k).
+        """Return height, its uncertainty (infinite where it is not fixed), each (n,), and level and slopes of the plane (n, 3).
 
         The light of neighbours is taken off. That it may be brighter by `_LIGHT_ERROR`, and larger by `_SIZE_ERROR`, than
         what is known of it are two more things to fit.
         """
-        columns, hold = [template, np.ones_like(template), pixels.dr, pixels.dc], _HOLD
+        parts, hold = [template, np.ones_like(template), pixels.dr, pixels.dc], _HOLD
         value = pixels.value
         if light is not None:
             value = value - light[0]
-            columns += list(light)
+            parts += list(light)
             hold = (
                 *_HOLD,
                 -((_LIGHT_ERROR * self.light.misfit) ** -2),
                 -((_SIZE_ERROR * self.light.misfit) ** -2),
             )
-        design = np.stack(columns, axis=2)
-        answer, error = _solve(design, weight, value, hold)
-        return answer[:, 0], error[:, 0], np.einsum("nki,ni->nk", design[:, :, 1:4], answer[:, 1:4])
+        answer, error = _solve(parts, weight, value, hold)
+        return answer[:, 0], error[:, 0], answer[:, 1:4]
 
 
 def _solve(
-    design: np.ndarray, weight: np.ndarray, patch: np.ndarray, hold: tuple[float, ...]
+    parts: list[np.ndarray], weight: np.ndarray, value: np.ndarray, hold: tuple[float, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the least-squares answers (n, p) and their uncertainties, infinite where too few pixels are left.
+    """Return how much of each part (n, k) there is in some values (n, k), and the uncertainties, infinite where too few pixels are left.
 
-    Each unknown is held at zero by a share of its own weight or, where `hold` is negative, by that weight.
+    By least squares, each (n, p). Each unknown is held at zero by a share of its own weight or, where `hold` is negative, by that
+    weight.
     """
-    weighted = (design * weight[:, :, None]).swapaxes(1, 2)
-    normal = weighted @ design
-    right = (weighted @ patch[:, :, None])[:, :, 0]
+    # the values beside the parts: one product of matrices is faster than two
+    both = np.stack([*parts, value], axis=1)
+    normal = (both[:, :-1] * weight[:, None]) @ both.swapaxes(1, 2)
+    normal, right = normal[:, :, :-1], normal[:, :, -1]
     lost = (weight.astype(bool).sum(axis=1) < 6) | (normal[:, 0, 0] < 1e-6 * weight.sum(axis=1))
     held = np.array(hold)
     normal += np.diag(np.where(held < 0, -held, 0.0))

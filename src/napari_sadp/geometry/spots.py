@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from napari_sadp.pattern import DiffractionPattern
 
 _MIN_SIGMA = 0.9
+MAX_SPOTS = 300
 #: Smaller curvature over larger one; bands and streaks are far below, tilted spots above.
 _MIN_ROUNDNESS = 0.18
 #: A second or third common scale is tried where it has this share of the votes of the first.
@@ -39,7 +40,7 @@ def find_spots(
     pattern: DiffractionPattern,
     *,
     min_snr: float = 6.0,
-    max_spots: int = 300,
+    max_spots: int = MAX_SPOTS,
     sigma_range_px: tuple[float, float] | None = None,
     prepared: PreparedImage | None = None,
 ) -> SpotList:
@@ -78,7 +79,7 @@ def spot_hypotheses(
     prepared: PreparedImage,
     *,
     min_snr: float = 6.0,
-    max_spots: int = 300,
+    max_spots: int = MAX_SPOTS,
     sigma_range_px: tuple[float, float] | None = None,
     rough: bool = True,
     seen_in: PreparedImage | None = None,
@@ -107,22 +108,56 @@ def spot_hypotheses(
     ValueError
         If the range of sizes is wrong.
     """
-    shape = prepared.mask.shape
-    low, high = (_MIN_SIGMA, max(3.0, min(shape) / 22)) if sigma_range_px is None else sigma_range_px
-    low = check_range("sigma_range_px[0]", low, 0.5, 1e3, "px")
-    high = check_range("sigma_range_px[1]", high, low, 1e3, "px")
-    if min(shape) < 8 or not np.any(prepared.signal):
-        return [_empty(low)]
-    seen_in = prepared if seen_in is None else seen_in
-    levels = scale_space(seen_in, low, high)
-    if not rough:
-        levels = [trusting(level) for level in levels]
-    found = []
-    for number in _common_levels(levels, min_snr, prepared.hot):
-        blobs = _maxima(seen_in, levels, number, min_snr, rough=rough)
-        blobs = blobs[np.argsort(-blobs[:, 4], kind="stable")][:max_spots]
-        found.append(_measure(prepared, blobs, levels, number))
-    return found or [_empty(low)]
+    sizes = SpotSizes(prepared, min_snr=min_snr, sigma_range_px=sigma_range_px, rough=rough, seen_in=seen_in)
+    return sizes.spots(max_spots)
+
+
+class SpotSizes:
+    """The sizes that the spots of a pattern may have in common, the most probable first; spots are measured when asked for.
+
+    Parameters
+    ----------
+    prepared : PreparedImage
+        The pattern.
+    min_snr, sigma_range_px, rough, seen_in
+        See `spot_hypotheses`.
+    """
+
+    def __init__(
+        self,
+        prepared: PreparedImage,
+        *,
+        min_snr: float,
+        sigma_range_px: tuple[float, float] | None = None,
+        rough: bool = True,
+        seen_in: PreparedImage | None = None,
+    ) -> None:
+        shape = prepared.mask.shape
+        low, high = (_MIN_SIGMA, max(3.0, min(shape) / 22)) if sigma_range_px is None else sigma_range_px
+        self._low = check_range("sigma_range_px[0]", low, 0.5, 1e3, "px")
+        high = check_range("sigma_range_px[1]", high, low, 1e3, "px")
+        self._prepared, self._seen_in = prepared, prepared if seen_in is None else seen_in
+        self._min_snr, self._rough = min_snr, rough
+        self._levels: list[Level] = []
+        self._numbers: list[int] = []
+        if min(shape) >= 8 and np.any(prepared.signal):
+            levels = scale_space(self._seen_in, low, high)
+            self._levels = levels if rough else [trusting(level) for level in levels]
+            self._numbers = _common_levels(self._levels, min_snr, prepared.hot)
+
+    @property
+    def are_smallest(self) -> bool:
+        """Whether the most probable size is the smallest that was asked for, or there is none."""
+        return not self._numbers or self._numbers[0] == 0
+
+    def spots(self, max_spots: int = MAX_SPOTS) -> list[SpotList]:
+        """Return the spots for each of the sizes, as `spot_hypotheses` does."""
+        found = []
+        for number in self._numbers:
+            blobs = _maxima(self._seen_in, self._levels, number, self._min_snr, rough=self._rough)
+            blobs = blobs[np.argsort(-blobs[:, 4], kind="stable")][:max_spots]
+            found.append(_measure(self._prepared, blobs, self._levels, number))
+        return found or [_empty(self._low)]
 
 
 def _empty(sigma: float) -> SpotList:
