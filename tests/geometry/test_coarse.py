@@ -9,8 +9,10 @@ import pytest
 
 from napari_sadp.geometry import _finder
 from napari_sadp.geometry._coarse import _COPIES, coarse_factors, coarser, factor_for, to_copy
+from napari_sadp.geometry._finder import LatticeFinder
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.background import prepare_image
+from napari_sadp.geometry.spots import SpotSizes
 from napari_sadp.pattern import DiffractionPattern
 
 SIZE, SIGMA = 512, 3.2
@@ -111,10 +113,20 @@ def test_nodes_have_their_intensity_whatever_the_pixels(truth):
 
 def test_sharp_spots_are_looked_for_in_the_frame_itself(truth, monkeypatch):
     pattern = DiffractionPattern(frame(truth, sigma=1.0))
-    asked = []
-    find = _finder.spot_hypotheses
-    monkeypatch.setattr(_finder, "spot_hypotheses", lambda p, **k: asked.append(p.binning) or find(p, **k))
+    measured = []
+    spots = SpotSizes.spots
+    monkeypatch.setattr(
+        SpotSizes, "spots", lambda self, *a: measured.append(self._prepared.binning) or spots(self, *a)
+    )
     found = analyse_pattern(pattern)
-    assert asked[-1] == 1
+    # in the copies they are as small as can be: none is measured there to see that
+    assert measured == [1]
     assert found.spots.sigma_px == pytest.approx(1.0, rel=0.15)
     assert np.linalg.norm(found.beam.rc - CENTRE) < 0.1
+
+
+def test_of_copies_that_were_not_measured_the_spots_count_too(truth):
+    finder = LatticeFinder(prepare_image(DiffractionPattern(frame(truth, sigma=1.0))), 6.0, 0.6)
+    assert finder._are_small(2)
+    assert not finder._found
+    assert finder.most_spots == len(finder._cautious(2)[0]) > 0
