@@ -85,7 +85,7 @@ class OptionsPanel:
             self.weights,
             self.device,
             row_of("", self.nodes, self.left_out),
-            self.covers,
+            row_of("", self.covers),
         ]
 
     def read(self) -> RunOptions:
