@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from napari_sadp.dataset.conversion_stream import conversion_stream
 from napari_sadp.dataset.library import build_library
 from napari_sadp.dataset.stream import AlignedImperfections, PatternStream
 from napari_sadp.geometry.convention import beam_position, g1_length, normalise_image
@@ -130,19 +132,67 @@ def test_a_coarser_alignment_has_the_noise_that_hides_spots(library):
 
 def test_a_second_grain_shows_every_spot_once_more_in_some_images(library):
     weight = replace(PERFECT, grain=0.25, grain_weight=(0.1, 0.1))
-    position = torch.tensor([[[48.0, 68.0], [20.0, 47.5]]]).expand(8, -1, -1)
-    height = torch.tensor([[1.0, 0.5]]).expand(8, -1)
+    position = torch.tensor([[[48.0, 68.0], [20.0, 47.5]]]).expand(100, -1, -1)
+    height = torch.tensor([[1.0, 0.5]]).expand(100, -1)
     with_grain, without = (
         make(library, imperfections=item)._draw_spots(position, height)[0] for item in (weight, PERFECT)
     )
     second = with_grain - without
-    assert second[:2].amax(dim=(1, 2)).numpy() == pytest.approx(0.1, abs=0.01)
+    strongest = second.amax(dim=(1, 2))
+    shown = strongest > 0.01
+    assert 15 <= int(shown.sum()) <= 36  # 99 % of all seeds
+    # a narrow spot between the pixels is up to a quarter lower
+    assert ((strongest[shown] > 0.074) & (strongest[shown] < 0.101)).all()
     # turned about the direct beam: as far from it as the first
     axis = torch.arange(96) - beam_position(96)
     radius = (axis[:, None] ** 2 + axis**2).sqrt()
     far = (radius - 20.5).abs() > 4
-    assert float((second[0] * (far & ((radius - 27.5).abs() > 4))).abs().max()) < 1e-3
-    assert float(second[2:].abs().max()) < 1e-6
+    assert float((second[shown] * (far & ((radius - 27.5).abs() > 4))).abs().max()) < 1e-3
+    assert float(second[~shown].abs().max()) < 1e-6
+
+
+class _Calls(TorchDispatchMode):
+    """Notes what the host tells the device to do."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function.name())
+        if function.name().startswith("aten::index"):  # by a mask, whose length the device alone knows
+            indices = args[1] if isinstance(args[1], (list, tuple)) else []
+            masks = [item for item in indices if item is not None and item.dtype == torch.bool]
+            self.names |= {"aten::nonzero"} if masks else set()
+        return function(*args, **(kwargs or {}))
+
+
+#: Each of them makes the host wait for a GPU: numbers brought there, and asked for.
+WAITING = {"aten::lift_fresh", "aten::scalar_tensor", "aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select"}  # fmt: skip
+
+
+@pytest.mark.parametrize("conversion", ["aligned", "article", "rendered"])
+def test_nothing_makes_the_host_wait_for_the_device(library, conversion):
+    stream = conversion_stream(conversion, library, size=64, n_classes=60, device="cpu", seed=3)
+    with _Calls() as calls:
+        stream.draw(32)
+    assert "aten::bmm" in calls.names
+    assert not calls.names & WAITING
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.new_tensor(np.ones(2)),
+        lambda x: torch.where(x > 0, x, 0.0),
+        lambda x: x[x > 0],
+        lambda x: bool((x > 0).any()),
+    ],
+)
+def test_what_makes_the_host_wait_is_noticed(wait):
+    with _Calls() as calls:
+        wait(torch.ones(3))
+    assert calls.names & WAITING
 
 
 def test_lines_are_straight_and_no_stronger_than_they_may(library):

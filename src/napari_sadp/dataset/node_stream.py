@@ -105,7 +105,7 @@ class NodeStream(PatternStream):
         # spots that decide were seen, or the label would be wrong
         found = torch.where(height >= level, torch.maximum(found, limit), found)
         seen = (found >= limit) & (height > 0) & ~covered
-        found = torch.where(seen, found, 0.0)
+        found = found * seen
         cap = torch.maximum(self._log_uniform(n, 0.05, 0.7)[:, None], level)
         is_capped = self._uniform(n, 0, 1)[:, None] < errors.saturated
         found = torch.where(is_capped, torch.minimum(found, cap), found)

@@ -9,15 +9,19 @@ be *seen*: the spots that tell it from its coarser neighbours stand out from noi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.fft import next_fast_len
 
+from napari_sadp.dataset._covers import Cover, Fields, Stops
 from napari_sadp.geometry.convention import beam_position, g1_length, normalise_image
 from napari_sadp.simulation.render import render_gaussians
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from napari_sadp.dataset.library import SpotLibrary
@@ -75,7 +79,7 @@ class AlignedImperfections:
     field : float
         Probability that the field of view ends inside the image.
     grain : float
-        Share of the images that show a second grain of the same pattern too, turned at random.
+        Probability that an image shows a second grain of the same pattern too, turned at random.
     grain_weight : tuple of 2 float
         Its intensity over that of the first, log-uniform.
     lines : float
@@ -127,6 +131,9 @@ _POINT_SIGMA = 0.6
 class PatternStream:
     """Draws batches of labelled images.
 
+    On a GPU the host tells the device what to do and never waits for it: nothing is copied there, and nothing asked for
+    (``torch.where`` with a number in place of a tensor would copy that number).
+
     Parameters
     ----------
     library : SpotLibrary
@@ -172,9 +179,10 @@ class PatternStream:
         self.g1 = torch.as_tensor(library.g1, **move)
         self.turns = torch.as_tensor(library.turns, **move)
         self.evidence = torch.as_tensor(library.evidence, **move)
-        self.n_deciding = torch.as_tensor(library.n_deciding, **move)
-        # asking the device for that of every batch would wait for it
-        self.most_deciding = int(library.n_deciding.max(initial=0))
+        # a bit for each set of spots of which one must be seen, and which sets a pattern has not
+        number = np.arange(max(library.n_deciding.max(initial=0), 1))
+        self.sets = torch.as_tensor((1 << number).astype(library.evidence.dtype), **move)
+        self.unused = torch.as_tensor(number >= library.n_deciding[:, None], **move)
         self.kinematic = torch.as_tensor(library.thickness_nm == 0, **move).float()
         self.label = torch.as_tensor(library.label, **move)
         self.coarse = torch.as_tensor(library.coarse, **move)
@@ -188,8 +196,26 @@ class PatternStream:
 
     def seek(self, number: int) -> None:
         """Go on with the batch that begins with the image of this number, from 0: the same one whatever was drawn before."""
-        state = np.random.SeedSequence([self.seed, number]).generate_state(1, np.uint64)
-        self.generator.manual_seed(int(state[0]) >> 1)
+        seeds = np.random.SeedSequence([self.seed, number])
+        self.generator.manual_seed(int(seeds.generate_state(1, np.uint64)[0]) >> 1)
+        self._counts = np.random.default_rng(seeds)
+
+    def _choose(self, n: int, probability: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw which of n images have something that each has with a probability, and which have not.
+
+        What few images have is worked out for these alone. Their number is drawn on the host: to ask a GPU for it would be to wait for it.
+        """
+        import torch
+
+        order = torch.rand(n, generator=self.generator, device=self.device).argsort()
+        number = int(self._counts.binomial(n, probability))
+        return order[:number], order[number:]
+
+    def _mask(self, n: int, chosen: torch.Tensor) -> torch.Tensor:
+        """Return which of n images were chosen, (n,) bool."""
+        import torch
+
+        return torch.zeros(n, dtype=torch.bool, device=self.device).index_fill_(0, chosen, True)
 
     def _uniform(self, n: int, low: float, high: float, *shape: int) -> torch.Tensor:
         import torch
@@ -229,14 +255,11 @@ class PatternStream:
 
     def render(self, rows: torch.Tensor) -> torch.Tensor:
         """Make one image for each row of the library, (n, 1, size, size)."""
-        import torch
-
         centre = beam_position(self.size)
         scene = self._scene(rows)
         image, width = self._draw_spots(scene.offset + centre, scene.height)
         image = self._expose(image, scene.level.clip(1e-4, 1.0), width, self.coarse[rows])
-        axis = torch.arange(self.size, device=self.device, dtype=torch.float32) - centre
-        image = image.masked_fill(scene.cover.hides(axis[:, None], axis), 0.0)
+        scene.cover.blank(image)
         gamma = self._uniform(len(rows), *self.imperfections.gamma)[:, None, None]
         return normalise_image(image, gamma)[:, None]
 
@@ -254,13 +277,13 @@ class PatternStream:
         seen = height * (position.abs().amax(dim=2) < centre)
         offset = position + shift
         cover = self._cover(n)
-        covered = cover.hides(*offset.split(1, dim=2))[..., 0]
-        open_level = self._deciding(rows, seen)
+        covered = cover.hides(offset)
+        levels = self._deciding(rows, torch.stack([seen, seen * ~covered]))
         # nobody sees weaker ones
-        faintest = open_level.clip(1e-12, 0.5)
-        power = (np.log(spec.faintest) / faintest.log()).clip(max=1.0)[:, None]
-        height, seen, open_level = height**power, seen**power, open_level ** power[:, 0]
-        level = self._deciding(rows, seen * ~covered)
+        faintest = levels[0].clip(1e-12, 0.5)
+        power = (np.log(spec.faintest) / faintest.log()).clip(max=1.0)
+        height = height ** power[:, None]
+        open_level, level = levels**power
         # a cover that hides what decides would make the label wrong: it is left off
         useful = level > 0.05 * open_level
         level = torch.where(useful, level, open_level)
@@ -275,55 +298,61 @@ class PatternStream:
         import torch
 
         spec, n, unit = self.imperfections, len(height), g1_length(self.size)
+        discs, _ = self._choose(n, spec.discs)
+        is_disc = self._mask(n, discs)
         sigma = self._log_uniform(n, *spec.sigma_g1) * unit
         radius = self._log_uniform(n, *spec.radius_g1) * unit
-        is_disc = self._uniform(n, 0, 1) < spec.discs
-        drawn = torch.where(is_disc, torch.full_like(sigma, _POINT_SIGMA), sigma)
+        drawn = sigma.masked_fill(is_disc, _POINT_SIGMA)
         image = render_gaussians(position, height, drawn[:, None, None], (self.size, self.size))
-        image = self._add_grains(image, position, height, drawn)
+        self._add_grains(image, position, height, drawn)
+        if len(discs):
+            image.index_copy_(0, discs, self._spread(image[discs], radius[discs, None, None]))
+        return image, torch.where(is_disc, radius, sigma)
+
+    def _spread(self, image: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+        """Return images of points as images of discs of some radius [px]."""
+        import torch
+
         # room for what the discs at the border spread, which must not come back at the opposite one
-        full = self.size + 2 * int(np.ceil(spec.radius_g1[1] * unit + 3))
+        reach = self.imperfections.radius_g1[1] * g1_length(self.size) + 3
+        full = next_fast_len(self.size + 2 * int(np.ceil(reach)), real=True)
         axis = torch.arange(full, device=self.device, dtype=torch.float32)
         axis = torch.minimum(axis, full - axis)
         distance = (axis[:, None] ** 2 + axis[None, :] ** 2).sqrt()
-        disc = torch.sigmoid(4 * (radius[:, None, None] - distance)) / (2 * np.pi * _POINT_SIGMA**2)
-        spread = torch.fft.irfft2(
-            torch.fft.rfft2(image, s=(full, full)) * torch.fft.rfft2(disc), s=(full, full)
-        )[:, : self.size, : self.size]
-        image = torch.where(is_disc[:, None, None], spread.clip(min=0.0), image)
-        return image, torch.where(is_disc, radius, sigma)
+        disc = torch.sigmoid(4 * (radius - distance)) / (2 * np.pi * _POINT_SIGMA**2)
+        spectrum = torch.fft.rfft2(image, s=(full, full)) * torch.fft.rfft2(disc)
+        spread = torch.fft.irfft2(spectrum, s=(full, full))
+        return spread[:, : self.size, : self.size].clip(min=0.0)
 
     def _add_grains(
         self, image: torch.Tensor, position: torch.Tensor, height: torch.Tensor, sigma: torch.Tensor
-    ) -> torch.Tensor:
-        """Return images of which the first ones show every spot once more, weaker and turned."""
+    ) -> None:
+        """Let some of the images show every spot once more, weaker and turned."""
         import torch
 
-        spec, n, centre = self.imperfections, len(image), beam_position(self.size)
-        m = round(spec.grain * n)  # a number that is known beforehand costs no time for the others
+        spec, centre = self.imperfections, beam_position(self.size)
+        chosen, _ = self._choose(len(image), spec.grain)
+        m = len(chosen)
         if m == 0:
-            return image
+            return
         angle = self._uniform(m, 0, 2 * np.pi)
         cosine, sine = angle.cos(), angle.sin()
         turn = torch.stack([cosine, -sine, sine, cosine], dim=1).reshape(m, 2, 2)
         weight = self._log_uniform(m, *spec.grain_weight)[:, None]
         second = render_gaussians(
-            (position[:m] - centre) @ turn.mT + centre,
-            weight * height[:m],
-            sigma[:m, None, None],
+            (position[chosen] - centre) @ turn.mT + centre,
+            weight * height[chosen],
+            sigma[chosen, None, None],
             (self.size, self.size),
         )
-        return torch.cat([image[:m] + second, image[m:]])
+        image.index_copy_(0, chosen, image[chosen] + second)
 
     def _deciding(self, rows: torch.Tensor, height: torch.Tensor) -> torch.Tensor:
-        """Return the height down to which spots must be seen for the pattern to be the one of its label, (n,)."""
-        import torch
-
+        """Return the height down to which spots of heights (..., n, k) must be seen for the patterns to be those of their labels, (..., n)."""
         # all sets at once: a loop over them would be most of what a GPU is asked to launch
-        number = torch.arange(self.most_deciding, device=self.device)
-        of_this = ((self.evidence[rows][..., None] >> number) & 1).bool()
-        strongest = torch.where(of_this, height[..., None], 0.0).amax(dim=1)
-        return strongest.masked_fill(number >= self.n_deciding[rows, None], float("inf")).amin(dim=1)
+        of_this = (self.evidence[rows][..., None] & self.sets) != 0
+        strongest = (height[..., None] * of_this).amax(dim=-2)
+        return strongest.masked_fill(self.unused[rows], float("inf")).amin(dim=-1)
 
     def _positions(self, rows: torch.Tensor, fit: torch.Tensor) -> torch.Tensor:
         """Return positions in |g1| with the error of a lattice fit: tie, angle, scale, ellipse; mirrored at random."""
@@ -336,7 +365,7 @@ class PatternStream:
         if self.turned:
             angle = angle + self._uniform(n, 0, 2 * np.pi)
         cosine, sine = angle.cos(), angle.sin()
-        flip = torch.where(self._uniform(n, 0, 1) < 0.5, 1.0, -1.0)
+        flip = 1.0 - 2.0 * (self._uniform(n, 0, 1) < 0.5)
         turn = torch.stack([cosine, -sine, flip * sine, flip * cosine], dim=1).reshape(n, 2, 2)
         strain = spec.scale * fit[:, None, None] * self._normal(n, 2, 2)
         strain = torch.eye(2, device=self.device) + (strain + strain.mT) / 2
@@ -366,19 +395,28 @@ class PatternStream:
         height = height * (base > 0)
         return height / height.amax(dim=1, keepdim=True).clip(min=1e-30)
 
-    def _cover(self, n: int) -> _Cover:
+    def _cover(self, n: int) -> Cover:
         """Draw beam stops and the ends of fields of view."""
         spec, unit = self.imperfections, g1_length(self.size)
-        return _Cover(
-            angle=self._uniform(n, 0, 2 * np.pi),
-            width=unit * self._uniform(n, 0.15, 0.8),
-            head=unit * self._uniform(n, 0.2, 1.1),
-            stop=self._uniform(n, 0, 1) < spec.beam_stop,
-            reach=unit * self._uniform(n, 3.0, 8.5),
-            edge=self._uniform(n, 0, 2 * np.pi),
-            cut=unit * self._uniform(n, 2.0, 6.0),
-            shape=self._uniform(n, 0, 3),
-            field=self._uniform(n, 0, 1) < spec.field,
+        stops, _ = self._choose(n, spec.beam_stop)
+        fields, _ = self._choose(n, spec.field)
+        m, k = len(stops), len(fields)
+        return Cover(
+            Stops(
+                stops,
+                self._mask(n, stops),
+                angle=self._uniform(m, 0, 2 * np.pi),
+                width=unit * self._uniform(m, 0.15, 0.8),
+                head=unit * self._uniform(m, 0.2, 1.1),
+            ),
+            Fields(
+                fields,
+                self._mask(n, fields),
+                reach=unit * self._uniform(k, 3.0, 8.5),
+                edge=self._uniform(k, 0, 2 * np.pi),
+                cut=unit * self._uniform(k, 2.0, 6.0),
+                shape=self._uniform(k, 0, 3),
+            ),
         )
 
     def _expose(
@@ -386,8 +424,8 @@ class PatternStream:
     ) -> torch.Tensor:
         """Add what a background leaves, saturation, and noise or steps of the intensity that hide no spot that decides.
 
-        Of images (n, size, size) whose spots that decide have a height (n,) and a size (n,) [px]; those that a coarser lattice
-        aligns (n,) have a noise of their own.
+        Of images (n, size, size), which are changed, whose spots that decide have a height (n,) and a size (n,) [px]; those that a
+        coarser lattice aligns (n,) have a noise of their own.
         """
         import torch
 
@@ -395,39 +433,71 @@ class PatternStream:
         axis = torch.arange(size, device=self.device, dtype=torch.float32) - beam_position(size)
         radius = (axis[:, None] ** 2 + axis[None, :] ** 2).sqrt()
 
-        def per_image(value: Any) -> torch.Tensor:
+        def per_image(value: torch.Tensor) -> torch.Tensor:
             return value[:, None, None]
 
-        def sometimes(probability: float) -> torch.Tensor:
-            return per_image(self._uniform(n, 0, 1) < probability)
+        def add(probability: float, make: Callable[[torch.Tensor, int], torch.Tensor]) -> None:
+            chosen, _ = self._choose(n, probability)
+            if m := len(chosen):
+                image.index_copy_(0, chosen, image[chosen].add_(make(level[chosen], m)))
 
-        background = per_image(self._uniform(n, 0, spec.background)) * sometimes(0.4)
-        image = image + background * (-radius / (unit * per_image(self._uniform(n, 0.5, 4.0)))).exp()
-        halo = per_image(self._log_uniform(n, 0.02, 0.5)) * sometimes(spec.halo)
-        image = image + halo * (-((radius / (unit * per_image(self._uniform(n, 0.3, 1.0)))) ** 2)).exp()
-        rings = per_image((self._log_uniform(n, 0.03, 1.5) * level).clip(max=spec.most_noise)) * sometimes(
-            spec.rings
-        )
-        wave = radius / (unit * per_image(self._log_uniform(n, 0.12, 0.6))) + per_image(
-            self._uniform(n, 0, 2 * np.pi)
-        )
-        image = image + rings * wave.cos()
-        strength = per_image((self._log_uniform(n, 0.1, 1.5) * level).clip(max=spec.most_noise))
-        image = image + strength * sometimes(spec.lines) * self._lines(n, axis)
-        # a resampled image has noise with a correlation length, which a spot of the same size sees in full
-        correlated = self._uniform(n, 0, 1) < 0.5
-        share = level * width * np.sqrt(np.pi) / torch.where(correlated, 3.0, 1.0)
-        snr = torch.where(coarse, self._log_uniform(n, *spec.coarse_snr), self._log_uniform(n, *spec.snr))
-        strength = per_image((share / snr).clip(max=spec.most_noise))
-        noise = self._normal(n, size, size)
-        blurred = torch.nn.functional.avg_pool2d(noise[:, None], 3, 1, 1)[:, 0] * 3.0
-        noise = torch.where(per_image(correlated), blurred, noise)
-        noisy = image + strength * (1 + 10 * image.clip(min=0.0)).sqrt() * noise
-        step = per_image(level * self._uniform(n, 0.1, 0.9))
-        stepped = (image / step).round() * step
-        image = torch.where(sometimes(spec.steps), stepped, noisy)
-        cap = torch.maximum(self._log_uniform(n, 0.05, 0.7), level)
-        return torch.where(sometimes(spec.saturated), torch.minimum(image, per_image(cap)), image)
+        def background(_: torch.Tensor, m: int) -> torch.Tensor:
+            height = per_image(self._uniform(m, 0, spec.background))
+            return height * (radius / (-unit * per_image(self._uniform(m, 0.5, 4.0)))).exp_()
+
+        def halo(_: torch.Tensor, m: int) -> torch.Tensor:
+            height = per_image(self._log_uniform(m, 0.02, 0.5))
+            return height * (radius / (unit * per_image(self._uniform(m, 0.3, 1.0)))).square_().neg_().exp_()
+
+        def rings(level: torch.Tensor, m: int) -> torch.Tensor:
+            height = per_image((self._log_uniform(m, 0.03, 1.5) * level).clip(max=spec.most_noise))
+            period = unit * per_image(self._log_uniform(m, 0.12, 0.6))
+            return height * (radius / period + per_image(self._uniform(m, 0, 2 * np.pi))).cos_()
+
+        def lines(level: torch.Tensor, m: int) -> torch.Tensor:
+            height = per_image((self._log_uniform(m, 0.1, 1.5) * level).clip(max=spec.most_noise))
+            return height * self._lines(m, axis)
+
+        for probability, make in (
+            (0.4, background),
+            (spec.halo, halo),
+            (spec.rings, rings),
+            (spec.lines, lines),
+        ):
+            add(probability, make)
+        stepped, noisy = self._choose(n, spec.steps)
+        if len(stepped):
+            step = per_image(level[stepped] * self._uniform(len(stepped), 0.1, 0.9))
+            image.index_copy_(0, stepped, (image[stepped] / step).round_().mul_(step))
+        if m := len(noisy):
+            noise, seen = self._noise(m)
+            share = level[noisy] * width[noisy] * np.sqrt(np.pi) * seen
+            snr = torch.where(
+                coarse[noisy], self._log_uniform(m, *spec.coarse_snr), self._log_uniform(m, *spec.snr)
+            )
+            strength = per_image((share / snr).clip(max=spec.most_noise))
+            kept = image[noisy]
+            noise.mul_(strength).mul_(kept.clip(min=0.0).mul_(10).add_(1).sqrt_())
+            image.index_copy_(0, noisy, kept.add_(noise))
+        full, _ = self._choose(n, spec.saturated)
+        if m := len(full):
+            cap = torch.maximum(self._log_uniform(m, 0.05, 0.7), level[full])
+            image.index_copy_(0, full, torch.minimum(image[full], per_image(cap)))
+        return image
+
+    def _noise(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return noise of standard deviation 1 of each pixel (n, size, size), and how much of the signal to noise ratio of a spot remains (n,).
+
+        A resampled image has noise with a correlation length, which a spot of the same size sees in full.
+        """
+        import torch
+
+        noise = self._normal(n, self.size, self.size)
+        correlated, _ = self._choose(n, 0.5)
+        if len(correlated):
+            blurred = torch.nn.functional.avg_pool2d(noise[correlated, None], 3, 1, 1)[:, 0]
+            noise.index_copy_(0, correlated, blurred.mul_(3.0))
+        return noise, 1.0 - (2 / 3) * self._mask(n, correlated)
 
     def _lines(self, n: int, axis: torch.Tensor) -> torch.Tensor:
         """Return three parallel lines of height 1 or -1, and of any direction, place and width, (n, size, size)."""
@@ -450,41 +520,5 @@ class _Scene:
     offset: torch.Tensor
     height: torch.Tensor
     level: torch.Tensor
-    cover: _Cover
+    cover: Cover
     covered: torch.Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class _Cover:
-    """Beam stops with a round head, and ends of the field of view, of n images: a circle, a straight edge or a square [px]."""
-
-    angle: torch.Tensor
-    width: torch.Tensor
-    head: torch.Tensor
-    stop: torch.Tensor
-    reach: torch.Tensor
-    edge: torch.Tensor
-    cut: torch.Tensor
-    shape: torch.Tensor
-    field: torch.Tensor
-
-    def hides(self, row: torch.Tensor, col: torch.Tensor) -> torch.Tensor:
-        """Tell what is covered at offsets from the direct beam [px], of shapes that go with (n, 1, 1)."""
-        import torch
-
-        angle, edge = self.angle[:, None, None], self.edge[:, None, None]
-        radius = (row**2 + col**2).sqrt()
-        along, across = row * angle.cos() + col * angle.sin(), row * angle.sin() - col * angle.cos()
-        arm = (across.abs() < self.width[:, None, None]) & (along > 0)
-        stop = arm | (radius < self.head[:, None, None])
-        beyond, aside = row * edge.cos() + col * edge.sin(), row * edge.sin() - col * edge.cos()
-        cut, shape = self.cut[:, None, None], self.shape[:, None, None]
-        square = torch.maximum(beyond.abs(), aside.abs()) > cut
-        outside = torch.where(
-            shape < 1, radius > self.reach[:, None, None], torch.where(shape < 2, beyond > cut, square)
-        )
-        return (stop & self.stop[:, None, None]) | (outside & self.field[:, None, None])
-
-    def only(self, keep: torch.Tensor) -> _Cover:
-        """Return the covers of some images, none for the others."""
-        return replace(self, stop=self.stop & keep, field=self.field & keep)

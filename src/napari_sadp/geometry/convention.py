@@ -98,13 +98,13 @@ def normalise_image(image: Any, gamma: Any = GAMMA) -> Any:
         Same shape, 0 to 1.
     """
     size = image.shape[-1]
-    row, col = np.ogrid[:size, :size]
-    centre = beam_position(size)
-    keep = np.hypot(row - centre, col - centre) > BLANK_RADIUS * g1_length(size)
-    # multiplying by zeros of the image's own kind keeps the device and type of a tensor
-    blank = image[..., :1, :1].reshape(-1)[:1] * 0
-    image = image * (keep.astype(np.float32) if isinstance(image, np.ndarray) else blank.new_tensor(keep))
-    clipped = image.clip(0.0)
+    if isinstance(image, np.ndarray):
+        axis = np.arange(size, dtype=np.float32) - beam_position(size)
+    else:
+        # counted on its device: what is copied there makes the host wait for all that the device was told before
+        axis = image.new_ones(size).cumsum(0) - (1 + beam_position(size))
+    keep = axis[:, None] ** 2 + axis**2 > (BLANK_RADIUS * g1_length(size)) ** 2
+    clipped = (image * keep).clip(0.0)
     if isinstance(image, np.ndarray):
         strongest = clipped.max(axis=(-2, -1), keepdims=True)
         strongest = np.where(strongest > 0, strongest, 1.0)

@@ -32,7 +32,8 @@ def render_gaussians(rc: Any, intensity: Any, sigma: Any, shape: tuple[int, int]
     if isinstance(rc, np.ndarray):
         rows, cols = (np.arange(n, dtype=rc.dtype) for n in shape)
     else:
-        rows, cols = (rc.new_tensor(np.arange(n, dtype=np.float32)) for n in shape)
+        # counted on the device itself: what is copied to it makes the host wait for all that it was told before
+        rows, cols = (rc.new_ones(n).cumsum(0) - 1 for n in shape)
     profile_r = _profile(rows - rc[..., :, :1], sigma)
     profile_c = _profile(cols - rc[..., :, 1:], sigma)
     profile_r *= intensity[..., None]
@@ -53,4 +54,4 @@ def _profile(distance: Any, sigma: Any) -> Any:
         # what was bounded becomes exactly zero, the rest changes by less than its rounding
         distance -= np.exp(distance.dtype.type(TAIL))
         return distance
-    return distance.neg_().clip_(min=TAIL).exp_().sub_(distance.new_tensor(TAIL).exp())
+    return distance.neg_().clip_(min=TAIL).exp_().sub_(distance.new_full((), TAIL).exp_())
