@@ -247,6 +247,46 @@ def test_hot_pixels_are_no_spots():
     assert len(find_spots(DiffractionPattern(data))) <= 1
 
 
+def _on_a_grid(draw_one, seed=0):
+    """Return the counts of 49 things, 16 px apart; each is drawn by a function of image, (row, col) and generator."""
+    rng = np.random.default_rng(seed)
+    image = np.full((128, 128), 20.0)
+    for row in range(16, 128, 16):
+        for col in range(16, 128, 16):
+            draw_one(image, (row, col), rng)
+    return DiffractionPattern(rng.poisson(image).astype(np.float32))
+
+
+@pytest.mark.parametrize("sigma", [0.6, 0.7, 0.85])
+def test_spots_as_sharp_as_a_pixel_are_found(sigma):
+    true = []
+
+    def spot(image, at, rng):
+        true.append(np.array(at) + rng.uniform(-0.5, 0.5, 2))
+        row, col = np.indices(image.shape)
+        distance = np.hypot(row - true[-1][0], col - true[-1][1])
+        image += rng.uniform(100, 300) * np.exp(-0.5 * (distance / sigma) ** 2)
+
+    spots = find_spots(_on_a_grid(spot))
+    miss = np.linalg.norm(spots.rc[:, None] - np.array(true), axis=2)
+    assert 48 <= len(spots) <= 49  # one with its centre in the middle of a pixel may pass for a hot one
+    assert miss.min(axis=1).max() < 0.3
+
+
+def test_clusters_of_hot_pixels_and_strokes_are_no_spots():
+    def square(image, at, rng):
+        image[at[0] : at[0] + 2, at[1] : at[1] + 2] += 300 * rng.uniform(0.5, 1, (2, 2))
+
+    def equal_square(image, at, _):
+        image[at[0] : at[0] + 2, at[1] : at[1] + 2] += 2000
+
+    def stroke(image, at, rng):
+        image[at[0], at[1] - 2 : at[1] + 3] += rng.uniform(100, 300)
+
+    for thing in (square, equal_square, stroke):
+        assert len(find_spots(_on_a_grid(thing))) <= 2
+
+
 def test_spot_positions_and_intensities():
     true = np.array([[60.3, 70.8], [120.0, 90.5], [180.7, 200.2]])
     row, col = np.mgrid[:256, :256]

@@ -32,6 +32,9 @@ _STRONG_SNR = 15.0
 _SLOPE_REACH = 2.5
 #: Change of the background over the size of a spot, in units of its height, from which it is steep.
 _STEEP = 0.06
+#: Standard deviations of spots sharper than the smallest scale [px], the sharpest first; the largest part of the light on 5 x 5 pixels that
+#: is none of such a Gaussian; and the least light beside its brightest pixels, over that of the sharpest.
+_SHARP_SIGMAS, _SHARP_REST, _SHARP_FLANK = (0.6, 0.7, 0.85), 0.04, 0.5
 #: Largest scale at which what is left of a cluster of hot pixels looks like a spot [px].
 _LARGEST_REMAINS = 1.3
 
@@ -367,8 +370,9 @@ def _quantile_where(values: np.ndarray, where: np.ndarray, quantile: float) -> n
 def _has_pixel_edge(prepared: PreparedImage, rc: np.ndarray, sigma: float) -> np.ndarray:
     """Tell whether blobs rise to their full height within one pixel: clusters of hot pixels, lettering (n,).
 
-    The steepest step between pixels of a Gaussian of standard deviation 0.9 px is 0.65 of its height. Saturated
-    discs rise steeply too, but from a foot of scattered light, and they are larger.
+    The steepest step between pixels of a Gaussian of standard deviation 0.9 px is 0.7 of its height. Sharper spots rise more
+    steeply, up to 0.94 of their height at 0.6 px, but are round and have the flanks of a Gaussian. Saturated discs rise steeply
+    too, but from a foot of scattered light, and they are larger.
     """
     near = _Patches(prepared.signal, prepared.mask, rc, 1.5 * sigma + 1)
     height = near.values.max(axis=(1, 2)) - np.quantile(near.values, 0.2, axis=(1, 2))
@@ -382,7 +386,35 @@ def _has_pixel_edge(prepared: PreparedImage, rc: np.ndarray, sigma: float) -> np
     far = _Patches(prepared.signal, prepared.mask, rc, 4.5)
     distance = far.distance()
     foot = _quantile_where(far.values, (distance > 2.5) & (distance <= 4.5), 0.5)
-    return (step - 3 * noise > 0.8 * height) & (foot < np.maximum(0.03 * height, 3 * noise))
+    edge = (step - 3 * noise > 0.8 * height) & (foot < np.maximum(0.03 * height, 3 * noise))
+    edge[edge] = ~_is_sharp_spot(prepared, rc[edge], noise[edge])
+    return edge
+
+
+def _is_sharp_spot(prepared: PreparedImage, rc: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Tell which blobs are Gaussians of about a pixel (n,), as far as the noise (n,) of their pixels lets one tell.
+
+    They have the shape of a Gaussian, and flanks: clusters of hot pixels end at once, however round they are.
+    """
+    near = _Patches(prepared.signal, prepared.mask, rc, 2.0)
+    values = near.values
+
+    def project(model: np.ndarray, where: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        weight = model if where is None else model * where
+        size = (weight**2).sum(axis=(1, 2))
+        return (values * weight).sum(axis=(1, 2)) / np.maximum(size, 1e-30), size
+
+    power = np.maximum((values**2).sum(axis=(1, 2)), 1e-30)
+    rest, flank = np.ones(len(rc)), np.zeros(len(rc))
+    for sigma in _SHARP_SIGMAS:
+        row, col = (np.exp(-0.5 * (distance / sigma) ** 2) for distance in (near.dr, near.dc))
+        model = row[:, :, None] * col[:, None, :]
+        height, size = project(model)
+        rest = np.minimum(rest, 1 - height**2 * size / power)
+        if sigma == _SHARP_SIGMAS[0]:
+            beside = model < 0.4 * model.max(axis=(1, 2), keepdims=True)
+            flank = project(model, beside)[0] / np.maximum(height, 1e-30)
+    return (rest < _SHARP_REST + near.dr.shape[1] ** 2 * noise**2 / power) & (flank > _SHARP_FLANK)
 
 
 def _window(
