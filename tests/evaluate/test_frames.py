@@ -20,6 +20,7 @@ from napari_sadp.evaluate.structures import PACKAGE_ALONE, deal_structures, held
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.simulation.catalogue import find_structure, load_catalogue
+from napari_sadp.simulation.imperfections.frames import simulate_imperfect
 from napari_sadp.simulation.kinematic import simulate_kinematic
 
 
@@ -152,6 +153,27 @@ def test_foreign_frames(scheme, kind):
     if kind in ("rings", "noise"):
         with pytest.raises(PatternRefusedError):
             analyse_pattern(frame)
+
+
+def test_two_crystals_are_seen_through_the_same_lenses(scheme, monkeypatch):
+    crystals = [find_structure("Al", 225).crystal(), find_structure("Si", 227).crystal()]
+    made = []
+
+    def record(*args, **options):
+        made.append(simulate_imperfect(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(foreign, "simulate_imperfect", record)
+    for seed in range(4):
+        foreign_frame("two crystals", crystals, scheme, seed)
+    assert len(made) == 8
+    for one, other in zip(made[::2], made[1::2], strict=True):
+        assert one.settings.spot_sigma_px == other.settings.spot_sigma_px >= 0.6
+        for item in (one, other):
+            assert item.parameters["spot_sigma"] == item.parameters["disc_radius"] == 0
+            assert item.parameters["ellipticity"] == 0
+            np.testing.assert_allclose(item.beam_rc, 127.5)
+        assert one.parameters["rotation_deg"] != other.parameters["rotation_deg"]
 
 
 def test_foreign_lattices_have_the_shape_of_no_class(scheme, monkeypatch):

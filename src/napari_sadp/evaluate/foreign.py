@@ -23,7 +23,18 @@ if TYPE_CHECKING:
 #: What is tried.
 FOREIGN_KINDS: tuple[str, ...] = ("non-cubic lattice", "rings", "two crystals", "noise")
 _ELEMENTS = ("Ti", "Al", "O", "Zr", "Mg", "Zn", "Sn", "Si")
-_CLEAN = choose_imperfections(PRESETS["mild"], dose=0.0, offset=0.0, readout=0.0, thickness_nm=6.0)
+#: Standard deviation of the spots of two crystals over the shortest spacing of both, and at least [px].
+_SIGMA, _SHARPEST = (0.05, 0.1), 0.6
+_CLEAN = choose_imperfections(
+    PRESETS["mild"],
+    dose=0.0,
+    offset=0.0,
+    readout=0.0,
+    thickness_nm=6.0,
+    spot_sigma=None,
+    ellipticity=0.0,
+    radial=0.0,
+)
 
 
 def foreign_frame(
@@ -105,24 +116,35 @@ def _non_cubic(scheme: PatternScheme, rng: np.random.Generator) -> DiffractionPa
 
 
 def _two(crystals: Sequence[Crystal], scheme: PatternScheme, rng: np.random.Generator) -> np.ndarray:
-    """Return the sum of two crystals, turned against each other, the second weaker; without noise."""
+    """Return the sum of two crystals, turned against each other, the second weaker; without noise.
+
+    Both are seen through the same lenses: the size of a spot is that of the convergence, and one distortion would be that of both.
+    """
     pixel = float(rng.uniform(0.012, 0.025))
-    total = np.zeros((IMAGE_SIZE, IMAGE_SIZE))
-    weights = [1.0, float(rng.uniform(0.4, 1.0))]
-    while weights:
+    chosen, nearest = [], []
+    while len(chosen) < 2:
         crystal = crystals[rng.integers(len(crystals))]
         zone = scheme.zones[rng.integers(len(scheme.zones))]
         try:
-            made = simulate_imperfect(
-                crystal,
-                zone,
-                imperfections=_CLEAN,
-                seed=int(rng.integers(2**62)),
-                pixel_size_inv_angstrom=pixel,
+            spots = simulate_kinematic(
+                crystal, zone, g_max_inv_angstrom=0.45 * IMAGE_SIZE * pixel, laue_zones=0
             )
         except ValueError:  # nothing within the frame
             continue
-        total += weights.pop(0) * made.pattern.data
+        chosen.append((crystal, zone))
+        nearest.append(float(spots.g.min()) / pixel)
+    sigma = float(rng.uniform(*_SIGMA)) * min(nearest)
+    total = np.zeros((IMAGE_SIZE, IMAGE_SIZE))
+    for (crystal, zone), weight in zip(chosen, (1.0, float(rng.uniform(0.4, 1.0))), strict=True):
+        made = simulate_imperfect(
+            crystal,
+            zone,
+            imperfections=_CLEAN,
+            seed=int(rng.integers(2**62)),
+            pixel_size_inv_angstrom=pixel,
+            spot_sigma_px=max(sigma, _SHARPEST),
+        )
+        total += weight * made.pattern.data
     return total
 
 
