@@ -34,6 +34,10 @@ _MAX_ASYMMETRY = 0.8
 _MAX_PLANE_MISS, _MAX_PLANE_MISS_FULL = 0.15, 0.25  # of |g1|, without and with saturation
 _MAX_OF_SIZE = 1.2  # over the size of a spot, with saturation
 _FEW_SPOTS = 10
+#: How far outside the frame a direct beam may lie that the user gives, over the longer lattice vector.
+_FARTHEST_BEAM = 3.0
+#: Root mean square of the elliptical distortion for which a stretch is pointed out, long over short axis minus 1.
+_POSSIBLE_ELLIPTICITY = 0.03
 #: Least correlation of the intensities of opposite spots, a common trend of their ratio across the pattern (a tilt) aside.
 _MIN_AGREEMENT, _MIN_PAIRS = 0.2, 14
 #: Signal to noise ratio of a weak spot beyond doubt, and how many of them another row needs.
@@ -85,9 +89,13 @@ def require_rows(prepared: PreparedImage, lattice: SpotLattice) -> None:
         raise too_few_rows(len(rows), len(nodes))
 
 
-def doubts(lattice: SpotLattice) -> tuple[str, ...]:
-    """Return notes on what makes the lattice less certain."""
+def doubts(lattice: SpotLattice, shape: tuple[int, int], beam: DirectBeam) -> tuple[str, ...]:
+    """Return notes on what makes the lattice, or its direct beam, in a frame of a shape less certain."""
     notes = []
+    if beam.method != "given" and not np.all((beam.rc >= 0) & (beam.rc <= np.array(shape) - 1)):
+        notes.append(
+            f"the direct beam seems to lie outside the frame, at row {beam.rc[0]:.0f}, column {beam.rc[1]:.0f}: give it if you know it"
+        )
     n, total = lattice.n_spots, len(lattice.spots)
     if total - n >= max(3, 0.15 * total):
         notes.append(
@@ -95,7 +103,7 @@ def doubts(lattice: SpotLattice) -> tuple[str, ...]:
         )
     if n < _FEW_SPOTS:
         notes.append(f"only {n} spots fix the lattice: low confidence")
-    chances = lattice.type_probabilities()
+    chances = lattice.type_probabilities(ellipticity=_POSSIBLE_ELLIPTICITY)
     for kind, name in (("A", "square"), ("C", "hexagonal")):
         if chances[kind] > 0.5:
             found = distortion_from_symmetry(lattice, kind)
@@ -112,8 +120,11 @@ def require_zone(prepared: PreparedImage, lattice: SpotLattice, beam: DirectBeam
     basis = np.stack([lattice.g1_px, lattice.g2_px])
     if beam.method == "given":
         outside = np.maximum(np.maximum(-beam.rc, beam.rc - (np.array(prepared.mask.shape) - 1)), 0)
-        if np.linalg.norm(outside) > np.linalg.norm(basis[1]):
-            detail = f"the given beam lies {np.linalg.norm(outside):.0f} px outside the frame, farther than a lattice vector"
+        if np.linalg.norm(outside) > _FARTHEST_BEAM * np.linalg.norm(basis[1]):
+            detail = (
+                f"the given beam lies {np.linalg.norm(outside):.0f} px outside the frame, expected at most "
+                f"{_FARTHEST_BEAM * np.linalg.norm(basis[1]):.0f}, three of the longer lattice vectors"
+            )
             raise PatternRefusedError("no lattice", detail)
         miss = np.linalg.norm(beam.rc - lattice.beam_rc) / np.linalg.norm(basis[0])
         if miss > MAX_BEAM_MISS:

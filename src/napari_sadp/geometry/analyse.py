@@ -136,7 +136,7 @@ def analyse_pattern(
         _refuse(pattern, prepared, error.spots if spots is None else spots, given, error)
     if given is None:
         beam = DirectBeam(lattice.beam_rc.copy(), beam.score, beam.method)
-    notes = (*pattern.notes, *prepared.notes, *doubts(lattice))
+    notes = (*pattern.notes, *prepared.notes, *doubts(lattice, prepared.mask.shape, beam))
     found = PatternGeometry(pattern, beam, spots, lattice, prepared, notes)
     try:
         require_likeness(found)

@@ -47,6 +47,9 @@ _WEIGHT = {
 _MAX_LIKELY, _NEAR_BEST, _ENOUGH_PAIRS = 10, 1.8, 12
 #: Evidence by which a place that is no node must be ahead of the best node.
 _FAR_AHEAD = 0.6
+#: A node nearer to the border of the frame than this, over the shortest vector, is taken for the direct beam only if no node outside,
+#: out to so many of the longer vectors, explains this much more of the diffuse light.
+_NEAR_BORDER, _FAR_OUTSIDE, _MORE_DIFFUSE = 1.5, 2.5, 0.05
 #: Tiles along the shorter side of the frame in which diffuse light is measured.
 _TILES = 64
 
@@ -147,7 +150,33 @@ def _lattice_node(prepared: PreparedImage, spots: SpotList, lattice: SpotLattice
         share = np.minimum(1.0, n_pairs / _ENOUGH_PAIRS)
         evidence[likely] += _WEIGHT["pairs"] * share * np.where(known, np.clip(agreement, -0.5, 1), 0.0)
         evidence[likely] += _WEIGHT["diffuse"] * diffuse_shares(prepared, nodes[likely])
-    return _most_evident(spots, nodes, evidence, "lattice", reach)
+    best = _most_evident(spots, nodes, evidence, "lattice", reach)
+    outside = _outside(prepared, lattice, best)
+    return best if outside is None else outside
+
+
+def _outside(prepared: PreparedImage, lattice: SpotLattice, beam: DirectBeam) -> DirectBeam | None:
+    """Return the node outside the frame that the diffuse light speaks for, None where it speaks for the one that was found.
+
+    Neither brightness nor the mates of spots can speak for such a node, but they speak falsely for one near the border: few mates are
+    in view there, and the spots nearest to the direct beam are bright.
+    """
+    last = np.array(prepared.mask.shape) - 1
+    unit, longer = (float(np.linalg.norm(vector)) for vector in (lattice.g1_px, lattice.g2_px))
+    if min(beam.rc.min(), (last - beam.rc).min()) > _NEAR_BORDER * unit:
+        return None
+    margin = _FAR_OUTSIDE * longer
+    reach = int(np.ceil((np.hypot(*last) + margin) / unit)) + 1
+    count = np.arange(-reach, reach + 1)
+    nodes = lattice.node_rc(np.stack(np.meshgrid(count, count), axis=-1).reshape(-1, 2))
+    near = np.all((nodes > -margin) & (nodes < last + margin), axis=1)
+    nodes = nodes[near & ~np.all((nodes >= 0) & (nodes <= last), axis=1)]
+    nodes = nodes[np.linalg.norm(nodes - beam.rc, axis=1) > 0.5 * unit]
+    shares = diffuse_shares(prepared, np.concatenate([beam.rc[None], nodes]))
+    best = 1 + int(np.argmax(shares[1:])) if len(nodes) else 0
+    if shares[best] < shares[0] + _MORE_DIFFUSE:
+        return None
+    return _most_evident(lattice.spots, nodes, shares[1:], "lattice", 0.0)
 
 
 def beam_beside_lattice(prepared: PreparedImage, lattice: SpotLattice, beam: DirectBeam) -> DirectBeam | None:

@@ -169,7 +169,12 @@ def analyse_edited(
         ) from error
     if given is None:
         beam = DirectBeam(lattice.beam_rc.copy(), beam.score, beam.method)
-    notes = (*pattern.notes, *prepared.notes, *doubts(lattice), *_what_was_given(edits))
+    notes = (
+        *pattern.notes,
+        *prepared.notes,
+        *doubts(lattice, prepared.mask.shape, beam),
+        *_what_was_given(edits),
+    )
     found = PatternGeometry(pattern, beam, lattice.spots, lattice, prepared, notes)
     if edits.basis_px is None:
         require_likeness(found)
