@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sadp.ensemble.lattice_classes import equivalent_bases
+from napari_sadp.ensemble.lattice_classes import equivalent_bases, shape_densities, shape_spreads
 from napari_sadp.labels.lattice2d import congruent_bases
 from napari_sadp.labels.scheme import present_basis
 from napari_sadp.labels.spacegroups import is_allowed
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from napari_sadp.labels.scheme import Zone
     from napari_sadp.labels.spacegroups import Behaviour
 
-#: Squared distance of the shapes, in standard deviations, beyond which the hypothesis does not fit the lattice.
-_MAX_DISTANCE = 40.0
 _DOUBT = 0.01
 
 
@@ -73,12 +71,11 @@ def index_lattice(
     first, second = np.linalg.norm(present, axis=1)
     target = np.array([np.log(second / first), np.arccos(abs(present[0] @ present[1]) / (first * second))])
     bases = equivalent_bases(lattice)
-    offset = np.array([value for value, _ in bases]) - target
-    distance = np.einsum("bi,ij,bj->b", offset, np.linalg.inv(lattice.shape_covariance()), offset)
-    best = int(np.argmin(distance))
-    if distance[best] > _MAX_DISTANCE:
+    measured = np.array([value for value, _ in bases])
+    _, nearest, in_question = shape_densities(measured, target[None], shape_spreads(lattice))
+    if not in_question[0]:
         return None
-    back = np.rint(np.linalg.inv(bases[best][1])).astype(int)
+    back = np.rint(np.linalg.inv(bases[nearest[0]][1])).astype(int)
     # seen with rows downwards: positive where g2 lies anticlockwise of g1
     hand = np.sign(lattice.g1_px[1] * -lattice.g2_px[0] + lattice.g1_px[0] * lattice.g2_px[1])
     choices = [back @ choice @ present for choice in congruent_bases(present, metric)]

@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 
 #: Density of the shapes that are none: uniform over ln(ratio) up to ln 5 and angles from 60 to 90 deg.
 _NONE_DENSITY = 1.0 / (np.log(5.0) * np.radians(30.0))
-#: Shapes farther from the measured one than this, in squared standard deviations, are out of the question: their nodes
+#: Elliptical distortions beside the errors of the fit, root mean squares of long over short axis minus 1, and how often each.
+#: Most microscopes are far better than the worst that are still in use.
+ELLIPTICITIES: tuple[tuple[float, float], ...] = ((0.0, 0.9), (0.02, 0.07), (0.04, 0.03))
+#: Shapes farther from the measured one than this, in squared standard deviations at each of these, are out of the question: their nodes
 #: are not looked at.
-_MAX_DISTANCE = 40.0
+_MAX_DISTANCES = (40.0, 16.0, 9.0)
 #: Indices of the sublattices that a fit finds where it misses the weak spots of the others, and how often each, of these.
 _MISSED_INDICES = {2: 0.8, 3: 0.2}
 #: Exponent of what the nodes say. The engine bounds what one node may say and leaves open how many of the allowed orbits show, so that it
@@ -89,23 +92,19 @@ def classify_lattice(
     LatticeClasses
         Probabilities.
     """
-    covariance = lattice.shape_covariance()
     bases = equivalent_bases(lattice)
     shapes, number, target = scheme.shapes
     measured = np.array([value for value, _ in bases])
-    distance = _distances(measured, target, covariance)
-    nearest = distance.argmin(axis=1)
-    distance = distance.min(axis=1)
-    norm = 2 * np.pi * np.sqrt(np.linalg.det(covariance))
-    density = (np.exp(-0.5 * distance) / norm)[number]
+    spreads = shape_spreads(lattice)
+    density, nearest, in_question = shape_densities(measured, target, spreads)
+    density = density[number]
     missed = np.zeros(len(shapes))
     for index, often in _MISSED_INDICES.items():
         for shape, coarser in enumerate(_sublattices(scheme, index)):
-            away = _distances(measured, coarser, covariance).min(axis=1)
-            missed[shape] += often * float(np.mean(np.exp(-0.5 * away) / norm))
+            missed[shape] += often * float(np.mean(shape_densities(measured, coarser, spreads)[0]))
     missed = missed[number]
     basis = np.stack([lattice.g1_px, lattice.g2_px])
-    near = {shapes[i]: bases[nearest[i]][1] for i in np.flatnonzero(distance < _MAX_DISTANCE)}
+    near = {shapes[i]: bases[nearest[i]][1] for i in np.flatnonzero(in_question)}
     node_map = nodes_of_spots(lattice) if nodes is None else nodes
     log = class_log_likelihood(node_map, basis @ basis.T, near, scheme)
     node = np.exp(SHARPNESS * (log - log.max())) if near else np.ones(len(scheme))
@@ -118,10 +117,57 @@ def classify_lattice(
     return LatticeClasses(density, node, weight / weight.sum(), float(none), _NONE_DENSITY, missed)
 
 
-def _distances(measured: np.ndarray, target: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """Return squares of the standard deviations between shapes (n, 2) and measured ones (m, 2), (n, m)."""
+def shape_spreads(lattice: SpotLattice) -> list[np.ndarray]:
+    """Return how well the shape of a lattice is known at each of the `ELLIPTICITIES`.
+
+    Parameters
+    ----------
+    lattice : SpotLattice
+        The lattice.
+
+    Returns
+    -------
+    list of (2, 2) ndarray of float64
+        Covariances of (ln ratio, angle in rad); what an ellipse adds is that of `napari_sadp.geometry.results.lattice_type_probabilities`.
+    """
+    sine = np.sin(np.radians(lattice.angle_deg))
+    return [lattice.shape_covariance() + np.eye(2) * 0.5 * (e * sine) ** 2 for e, _ in ELLIPTICITIES]
+
+
+def shape_densities(
+    measured: np.ndarray, target: np.ndarray, spreads: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compare the shape of a lattice with others.
+
+    Parameters
+    ----------
+    measured : (m, 2) ndarray of float64
+        ln ratio and angle [rad] of each basis that may be the reduced one, see `equivalent_bases`.
+    target : (n, 2) ndarray of float64
+        The same of the shapes.
+    spreads : list of (2, 2) ndarray of float64
+        From `shape_spreads`.
+
+    Returns
+    -------
+    density : (n,) ndarray of float64
+        Of what was measured, in the basis that is nearest.
+    nearest : (n,) ndarray of int64
+        Which basis that is.
+    in_question : (n,) ndarray of bool
+        Whether the lattice may have the shape at all.
+    """
     offset = measured - target[:, None]
-    return np.einsum("sbi,ij,sbj->sb", offset, np.linalg.inv(covariance), offset)
+    density, in_question = np.zeros(len(target)), np.zeros(len(target), dtype=bool)
+    nearest = np.zeros(len(target), dtype=np.int64)
+    for (_, often), spread, farthest in zip(ELLIPTICITIES, spreads, _MAX_DISTANCES, strict=True):
+        distance = np.einsum("sbi,ij,sbj->sb", offset, np.linalg.inv(spread), offset)
+        least = distance.min(axis=1)
+        density += often * np.exp(-0.5 * least) / (2 * np.pi * np.sqrt(np.linalg.det(spread)))
+        # the fit alone says best which basis it is, as far as it allows any
+        nearest = np.where(in_question, nearest, distance.argmin(axis=1))
+        in_question |= least < farthest
+    return density, nearest, in_question
 
 
 @lru_cache(maxsize=32)
