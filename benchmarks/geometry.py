@@ -1,7 +1,7 @@
 """How often beam and lattice are found on simulated patterns with the imperfections of a camera, and invented where there is none.
 
 Run with ``OMP_NUM_THREADS=1 python benchmarks/geometry.py [--patterns 3000] [--jobs 2] [--rows FILE] [--peers PYTHON]``. Each pattern is drawn from a seed: a
-cubic structure of the catalogue, one of the sixteen zone axes, a scale, and imperfections at one of three strengths.
+cubic structure of the catalogue whose formula is kept from all training, one of the sixteen zone axes, a scale, and imperfections at one of three strengths.
 
 The true lattice is that of the spots that a camera could see: the one found must hold every spot in view with a signal to
 noise ratio of `CLEAR` or more (of an ideal filter that knows where to look), and must be held by the lattice of all with
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from functools import cache
 from itertools import pairwise
 from multiprocessing import Pool
 from pathlib import Path
@@ -28,6 +29,7 @@ from _blanks import BLANKS, draw_blank
 from _timing import machine, write_lines
 from scipy import ndimage
 
+from napari_sadp.dataset.crystals import is_held_out
 from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.grains import leftover_spots
@@ -40,6 +42,7 @@ from napari_sadp.simulation.imperfections import ImperfectPattern, simulate_impe
 from napari_sadp.simulation.zone_pattern import PatternSettings, zone_beams
 
 if TYPE_CHECKING:
+    from napari_sadp.simulation.catalogue import CatalogueEntry
     from napari_sadp.simulation.crystal import Crystal
 
 STRENGTHS = ("mild", "medium", "strong")
@@ -52,10 +55,16 @@ LOG_NFA = (0.0, -5.0, -8.0, -12.0, -20.0, -40.0, -80.0, -np.inf)
 Job = tuple[str, int, str | None]
 
 
+@cache
+def held_out_entries() -> list[CatalogueEntry]:
+    """Return the structures of the catalogue whose formulas are kept from all training."""
+    return [entry for entry in load_catalogue() if is_held_out(entry)]
+
+
 def draw_case(strength: str, seed: int) -> ImperfectPattern:
     """Return a pattern with imperfections, drawn from a seed."""
     rng = np.random.default_rng([seed, STRENGTHS.index(strength)])
-    entries = load_catalogue()
+    entries = held_out_entries()
     while True:
         entry = entries[int(rng.integers(len(entries)))]
         zone = CUBIC_ZONE_AXES[int(rng.integers(len(CUBIC_ZONE_AXES)))]
@@ -467,6 +476,7 @@ def main() -> None:
         others += f" --alone {args.alone}" if args.alone else ""
         words = f"--patterns {args.patterns} --blanks {n_blanks} --first-seed {args.first_seed}{others}"
         head = f"Made by `benchmarks/geometry.py {words}`; {machine()}"
+        head += f" Patterns of {len(held_out_entries())} structures whose formulas are kept from all training."
         about = __doc__.split("strengths.\n\n")[1].strip()
         write_lines(Path(args.write), ["# Beam and lattice", "", head, "", about, "", text, ""])
 
