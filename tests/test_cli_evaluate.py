@@ -80,6 +80,13 @@ def test_a_report_of_everything(short, tmp_path, weights_file, capsys):
     assert main([*words, "--parts", "groups"]) == 0
     assert before[tmp_path / "rows" / "frames.csv"] == (tmp_path / "rows" / "frames.csv").stat().st_mtime_ns
     assert "camera frame" not in (tmp_path / "README.md").read_text()
+    # rows of another seed are not lost by a mistake
+    assert main([*words, "--parts", "groups", "--seed", "1"]) == 2
+    assert "groups.csv, sweeps.csv: seed 0, here 1" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
+    assert main([*words, "--parts", "groups", "--seed", "1", "--replace"]) == 0
+    changed = [path.name for path, at in before.items() if path.stat().st_mtime_ns != at]
+    assert sorted(changed) == ["groups.csv", "settings.json"]
 
 
 def test_wrong_usage_is_named(tmp_path, capsys):

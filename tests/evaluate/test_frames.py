@@ -11,11 +11,10 @@ import pytest
 
 from napari_sadp.dataset.crystals import TrainedOn, is_held_out, structure_type
 from napari_sadp.dataset.outliers import SHAPE_MARGIN
-from napari_sadp.errors import PatternRefusedError, UnreadableFileError
+from napari_sadp.errors import PatternRefusedError
 from napari_sadp.evaluate import foreign
 from napari_sadp.evaluate.foreign import FOREIGN_KINDS, foreign_frame, lattice_shape, random_crystal
 from napari_sadp.evaluate.frames import ARTICLE, CONDITIONS, SWEEPS, Acquired, acquire, visible_class
-from napari_sadp.evaluate.rows import RowStore, column
 from napari_sadp.evaluate.structures import PACKAGE_ALONE, deal_structures, held_out_structures
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.labels.scheme import build_scheme
@@ -205,31 +204,3 @@ def test_lattice_shape_by_hand():
     assert ratio == pytest.approx(np.hypot(0.1, 0.7) / 0.5)
     assert angle == pytest.approx(np.degrees(np.arctan2(0.7, 0.1)))
     assert random_crystal(np.random.default_rng(0)).n_atoms >= 1
-
-
-def test_rows_are_kept_and_work_goes_on(tmp_path):
-    made = []
-
-    def make(item):
-        made.append(item)
-        return {"item": item, "half": item / 2, "right": bool(item % 2), "name": f"n{item}"}
-
-    store = RowStore(tmp_path, {"seed": 0})
-    steps = store.complete("part", [1, 2, 3, 4], make, save_every=2)
-    assert [next(steps) for _ in range(3)] == [(1, 4), (2, 4), (3, 4)]
-    steps.close()  # as if it were killed: what was written is there
-    again = RowStore(tmp_path, {"seed": 0})
-    assert list(again.complete("part", [1, 2, 3, 4], make)) == [(3, 4), (4, 4)]
-    assert made == [1, 2, 3, 3, 4]
-    rows = again.read("part")
-    assert column(rows, "half").tolist() == [0.5, 1.0, 1.5, 2.0]
-    assert column(rows, "right").tolist() == [1, 0, 1, 0]
-    assert rows[0]["name"] == "n1"
-    assert RowStore(tmp_path, {"seed": 1}).read("part") == []
-
-
-def test_damaged_rows_are_named(tmp_path):
-    store = RowStore(tmp_path, {})
-    (tmp_path / "part.csv").write_text("a,b\n1,2\n3\n")
-    with pytest.raises(UnreadableFileError, match=r"part\.csv: line 3 is damaged"):
-        store.read("part")

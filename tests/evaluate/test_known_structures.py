@@ -16,7 +16,7 @@ from napari_sadp.dataset.crystals import ELSEWHERE, UNKNOWN, TrainedOn, is_held_
 from napari_sadp.errors import StructureError
 from napari_sadp.evaluate import run as evaluation
 from napari_sadp.evaluate.report import write_report
-from napari_sadp.evaluate.run import EvaluationConfig, evaluate
+from napari_sadp.evaluate.run import EvaluationConfig, evaluate, row_settings
 from napari_sadp.evaluate.structures import PACKAGE_ALONE, describe_runs, held_out_keys, held_out_structures
 from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.models import sources
@@ -280,14 +280,13 @@ def test_what_training_held_out_is_said(tmp_path, scheme):
     text = write_report(found, tmp_path).read_text()
     words = "Structures that training held out by formula and structure type, with structures beside those of the package: "
     assert f"{words}{len(found.structures)} (" in text
-    settings = json.loads((tmp_path / "rows" / "settings.json").read_text())
+    settings = row_settings(found.config, found.classifier.card, found.trained_on)
     assert settings["trained_on"][0] == {"split": "formula", "own": SOME}
     assert describe_runs([TrainedOn("type", UNKNOWN)]).startswith(
         "by structure type, perhaps with structures"
     )
-    alone = network(tmp_path / "alone", TrainedOn("formula"))
-    measured(alone, tmp_path)
-    assert "trained_on" not in (tmp_path / "rows" / "settings.json").read_text()
+    alone = measured(network(tmp_path / "alone", TrainedOn("formula")), tmp_path)
+    assert "trained_on" not in row_settings(alone.config, alone.classifier.card, alone.trained_on)
 
 
 def test_networks_that_held_out_others_are_no_match(tmp_path):

@@ -27,6 +27,11 @@ def add_command(commands: Any) -> None:
         metavar="FOLDER",
         help="folder of the report (default: %(default)s)",
     )
+    command.add_argument(
+        "--replace", action="store_true",
+        help="let rows of another network, seed, number of patterns or catalogue in the folder be replaced, part by part, as new ones are "
+        "measured; without it they are an error",
+    )  # fmt: skip
     command.add_argument("--weights", metavar="WEIGHTS", help="name or file (default: that of the package)")
     command.add_argument(
         "--compare", action="append", default=[], metavar="WEIGHTS",
@@ -71,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
         device=options.device,
         catalogue=options.catalogue,
         workers=processors() if options.workers is None else options.workers,
+        replace=options.replace,
     )
     print(f"device: {describe_device(choose_device(config.device))}", file=sys.stderr)
     folder, shown = Path(options.out), ("", -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,8 @@ class EvaluationConfig:
         A catalogue file of more structures to draw from, as far as the network cannot know them.
     workers : int
         Processes that work out the spots of the structures, see `napari_sadp.dataset.library.build_library`.
+    replace : bool
+        Whether rows of other settings may be replaced, part by part.
 
     Raises
     ------
@@ -105,6 +108,7 @@ class EvaluationConfig:
     device: str = "auto"
     catalogue: str | None = None
     workers: int = 1
+    replace: bool = False
 
     def __post_init__(self) -> None:
         check_range("patterns", self.patterns, 20, 10_000_000)
@@ -198,7 +202,8 @@ def evaluate(config: EvaluationConfig, folder: Path | str) -> Iterator[Evaluatio
     CheckpointError
         If a network cannot be used.
     ValueError
-        If the device is not there, a compared network has other classes or held out other structures, or no structure is left.
+        If the device is not there, a compared network has other classes or held out other structures, no structure is left, or the
+        folder has rows of other settings that must not be replaced.
     """
     from napari_sadp.models.predict import load_classifier
     from napari_sadp.models.sources import trained_on
@@ -210,7 +215,7 @@ def evaluate(config: EvaluationConfig, folder: Path | str) -> Iterator[Evaluatio
     for name in config.compare:
         found.compared[name] = _compared_card(name, classifier)
     found.unsure = tuple(name for name, card in found.compared.items() if not _knows_none(name, card, found))
-    store = RowStore(Path(folder), _settings(config, classifier.card, runs))
+    store = RowStore(Path(folder), row_settings(config, classifier.card, runs), is_part, config.replace)
     for part in config.parts:
         for done, total in _MEASURES[part](found, store):
             yield EvaluationProgress(part, done, total)
@@ -237,14 +242,18 @@ def _choose_structures(
     return structures, sure
 
 
-def _settings(config: EvaluationConfig, card: WeightsCard, runs: tuple[TrainedOn, ...]) -> dict[str, Any]:
-    """Return what the rows depend on."""
-    settings = asdict(config) | {"sha256": card.sha256, "version": __version__}
-    for key in ("parts", "compare", "workers"):  # none of these changes any row
-        settings.pop(key)
-    if config.catalogue is None:
-        settings.pop("catalogue")
-    else:
+def row_settings(config: EvaluationConfig, card: WeightsCard, runs: tuple[TrainedOn, ...]) -> dict[str, Any]:
+    """Return what the rows depend on.
+
+    Not on the device: the rows of its speed name it, and that a GPU draws other aligned images than a CPU is chance as of a seed.
+    """
+    settings = {
+        "patterns": config.patterns,
+        "seed": config.seed,
+        "sha256": card.sha256,
+        "version": __version__,
+    }
+    if config.catalogue is not None:
         settings["catalogue"] = hashlib.sha256(Path(config.catalogue).read_bytes()).hexdigest()
     if runs != PACKAGE_ALONE:
         settings["trained_on"] = [asdict(run) for run in runs]
@@ -287,6 +296,11 @@ def _knows_none(name: str, card: WeightsCard, found: Evaluation) -> bool:
 def aligned_part(card: WeightsCard) -> str:
     """Return the part that the rows of a compared network are kept as: networks may have the same name, or be trained again."""
     return f"aligned {card.name} {card.sha256[:12]}"
+
+
+def is_part(name: str) -> bool:
+    """Tell whether rows are kept by a name: that of a part, or what `aligned_part` makes."""
+    return name in PARTS or re.fullmatch(r"aligned .+ [0-9a-f]{12}", name) is not None
 
 
 def _aligned(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
