@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from napari_sadp.cli import main
+from napari_sadp.evaluate import parts
 from napari_sadp.evaluate import run as evaluation
 from napari_sadp.evaluate.frames import SWEEPS
+from napari_sadp.evaluate.parts import NONE, REFUSED
 from napari_sadp.evaluate.report import write_report
-from napari_sadp.evaluate.run import NONE, REFUSED, Evaluation, EvaluationConfig
+from napari_sadp.evaluate.run import Evaluation, EvaluationConfig
 from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.models.predict import load_classifier
 from napari_sadp.models.resnet import build_resnet
@@ -22,8 +24,8 @@ from napari_sadp.models.weights import WeightsCard, save_weights
 @pytest.fixture
 def short(monkeypatch):
     """A few frames of everything."""
-    monkeypatch.setattr(evaluation, "SWEEPS", {name: SWEEPS[name] for name in ("tilt / mrad",)})
-    monkeypatch.setattr(evaluation, "CONDITIONS", evaluation.CONDITIONS[:2])
+    monkeypatch.setattr(parts, "SWEEPS", {name: SWEEPS[name] for name in ("tilt / mrad",)})
+    monkeypatch.setattr(parts, "CONDITIONS", parts.CONDITIONS[:2])
     some = evaluation.held_out_structures
     monkeypatch.setattr(evaluation, "held_out_structures", lambda *a: some(*a)[::80])
 
@@ -79,12 +81,22 @@ def test_a_report_of_everything(short, tmp_path, weights_file, capsys):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
     assert main([*words, "--parts", "groups"]) == 0
     assert before[tmp_path / "rows" / "frames.csv"] == (tmp_path / "rows" / "frames.csv").stat().st_mtime_ns
-    assert "camera frame" not in (tmp_path / "README.md").read_text()
+    # of what was measured before nothing is lost from the report
+    again = (tmp_path / "README.md").read_text()
+    sections = [part.partition("\n## Architectures")[0].splitlines() for part in (text, again)]
+    assert [a for a, b in zip(*sections, strict=True) if a != b and not a.startswith("`napari-sadp")] == []
+    assert (
+        "test.safetensors --patterns 20 --seed 0 --parts aligned,frames,sweeps,groups,foreign --device cpu` makes"
+        in again
+    )
     # rows of another seed are not lost by a mistake
     assert main([*words, "--parts", "groups", "--seed", "1"]) == 2
     assert "groups.csv, sweeps.csv: seed 0, here 1" in capsys.readouterr().err
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "rows").iterdir()}
     assert main([*words, "--parts", "groups", "--seed", "1", "--replace"]) == 0
+    again = (tmp_path / "README.md").read_text()
+    assert "Space groups" in again
+    assert "camera frame" not in again
     changed = [path.name for path, at in before.items() if path.stat().st_mtime_ns != at]
     assert sorted(changed) == ["groups.csv", "settings.json"]
 
@@ -169,6 +181,6 @@ def test_groups_are_drawn_with_equal_chances():
 
     many = tuple(Stub(name, int(name[:3])) for name in ["221"] * 30 + ["227a", "227b", "227b"])
     rng = np.random.default_rng(0)
-    drawn = [evaluation.draw_structure(many, rng).behaviour for _ in range(4000)]
+    drawn = [parts.draw_structure(many, rng).behaviour for _ in range(4000)]
     shares = {name: drawn.count(name) / 4000 for name in ("221", "227a", "227b")}
     assert shares == pytest.approx({"221": 0.5, "227a": 0.25, "227b": 0.25}, abs=0.03)

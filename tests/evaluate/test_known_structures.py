@@ -14,8 +14,10 @@ from napari_sadp.dataset.build import build_dataset
 from napari_sadp.dataset.config import DatasetConfig
 from napari_sadp.dataset.crystals import ELSEWHERE, UNKNOWN, TrainedOn, is_held_out, own_catalogue_sha256
 from napari_sadp.errors import StructureError
-from napari_sadp.evaluate import run as evaluation
+from napari_sadp.evaluate import parts
+from napari_sadp.evaluate.parts import is_part
 from napari_sadp.evaluate.report import write_report
+from napari_sadp.evaluate.rows import RowStore
 from napari_sadp.evaluate.run import EvaluationConfig, evaluate, row_settings
 from napari_sadp.evaluate.structures import PACKAGE_ALONE, describe_runs, held_out_keys, held_out_structures
 from napari_sadp.labels.scheme import build_scheme
@@ -307,14 +309,8 @@ def test_networks_that_held_out_others_are_no_match(tmp_path):
     assert measured(both, tmp_path, formula, kind).unsure == ()
 
 
-def test_networks_of_one_name_have_a_line_each(tmp_path, monkeypatch):
-    formula = TrainedOn("formula")
-    main = network(tmp_path / "18", formula, images_seen=1000)
-    others = {
-        network(tmp_path / "another", formula, seed=2, images_seen=2000): 5,
-        network(tmp_path / "34", formula, architecture="resnet34", images_seen=3000): 10,
-    }
-    right = {read_card(path).sha256: n for path, n in others.items()} | {read_card(main).sha256: 20}
+def given_answers(monkeypatch, right):
+    """Have networks, by their sha256, classify so many of 20 aligned images right."""
 
     def library(*_):
         yield 0, 1
@@ -327,8 +323,41 @@ def test_networks_of_one_name_have_a_line_each(tmp_path, monkeypatch):
         yield 0, 1
         return [about | {"found": int(k < n)} for k in range(20)]
 
-    monkeypatch.setattr(evaluation, "aligned_library", library)
-    monkeypatch.setattr(evaluation, "aligned_rows", rows)
+    monkeypatch.setattr(parts, "aligned_library", library)
+    monkeypatch.setattr(parts, "aligned_rows", rows)
+
+
+def test_the_report_has_all_parts_that_are_complete(tmp_path, monkeypatch):
+    weights = network(tmp_path / "net", TrainedOn("formula"))
+    given_answers(monkeypatch, {read_card(weights).sha256: 20})
+    first = write_report(measured(weights, tmp_path, parts=["aligned"]), tmp_path).read_text()
+    # a table of which a row is lacking is none; one of other settings is none either
+    store = RowStore(
+        tmp_path / "rows", json.loads((tmp_path / "rows" / "settings.json").read_text()), is_part
+    )
+    speed = [
+        {"architecture": "resnet18", "size": 32, "parameters": 1, "ms_per_image": 1.0, "device": "cpu"}
+    ] * 9
+    store.write("speed", speed)
+    monkeypatch.setitem(parts._PARTS, "aligned", parts._PARTS["aligned"]._replace(measure=None))
+    found = measured(weights, tmp_path)
+    assert set(found.rows) == {"aligned"}
+    assert write_report(found, tmp_path).read_text() == first
+    assert "--parts aligned --device cpu` makes all of this" in first
+    store.write("speed", [*speed, speed[0]])
+    assert set(measured(weights, tmp_path).rows) == {"aligned", "speed"}
+    assert not measured(weights, tmp_path, seed=1, replace=True).rows
+
+
+def test_networks_of_one_name_have_a_line_each(tmp_path, monkeypatch):
+    formula = TrainedOn("formula")
+    main = network(tmp_path / "18", formula, images_seen=1000)
+    others = {
+        network(tmp_path / "another", formula, seed=2, images_seen=2000): 5,
+        network(tmp_path / "34", formula, architecture="resnet34", images_seen=3000): 10,
+    }
+    right = {read_card(path).sha256: n for path, n in others.items()} | {read_card(main).sha256: 20}
+    given_answers(monkeypatch, right)
     found = measured(main, tmp_path, *others, parts=["aligned"])
     text = write_report(found, tmp_path).read_text()
     for path, n, seen in (

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from napari_sadp.errors import UnreadableFileError
+from napari_sadp.evaluate.parts import aligned_part, is_part
 from napari_sadp.evaluate.rows import RowStore, column
-from napari_sadp.evaluate.run import EvaluationConfig, aligned_part, is_part, row_settings
+from napari_sadp.evaluate.run import EvaluationConfig, row_settings
 from napari_sadp.evaluate.structures import PACKAGE_ALONE
 from napari_sadp.models.registry import bundled_path
 from napari_sadp.models.weights import read_card

@@ -19,7 +19,8 @@ def add_command(commands: Any) -> None:
         help="measure a network on structures that it has not seen",
         description="Measure a network, and the whole chain from the camera frame to the space group, on structures that training held "
         "out, and write a report: Markdown, CSV and PNG. The report says so where the card of the network leaves open what "
-        "training held out. What a folder holds of the same settings is not measured again, so that an evaluation that was stopped goes on.",
+        "training held out. What a folder holds of the same settings is not measured again, so that an evaluation that was stopped goes on, and all "
+        "parts that are complete are in the report.",
     )
     command.add_argument(
         "--out",
@@ -63,8 +64,9 @@ def add_command(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command, return the exit status."""
     from napari_sadp.dataset.processes import processors
+    from napari_sadp.evaluate.parts import PARTS
     from napari_sadp.evaluate.report import write_report
-    from napari_sadp.evaluate.run import PARTS, EvaluationConfig, evaluate
+    from napari_sadp.evaluate.run import EvaluationConfig, evaluate
     from napari_sadp.models.resnet import choose_device, describe_device
 
     config = EvaluationConfig(

@@ -10,25 +10,19 @@ import numpy as np
 
 from napari_sadp._atomic import atomic_path, atomic_write
 from napari_sadp.evaluate.foreign import FOREIGN_KINDS
-from napari_sadp.evaluate.frames import ARTICLE, CLEAR, CLEAR_RANGE, CONDITIONS, VISIBLE
+from napari_sadp.evaluate.frames import VISIBLE
 from napari_sadp.evaluate.metrics import confusion_matrix, detection_auroc, share_of_hits, shares_by
+from napari_sadp.evaluate.parts import N_COMBINED, NONE, PARTS, REFUSED, aligned_part
 from napari_sadp.evaluate.pictures import plot_calibration, plot_confusion, plot_sweeps
+from napari_sadp.evaluate.report_frames import frame_lines, hits_of, shares_of, usable_frames
 from napari_sadp.evaluate.rows import Row, column, write_table
-from napari_sadp.evaluate.run import (
-    N_COMBINED,
-    NONE,
-    PARTS,
-    REFUSED,
-    Evaluation,
-    EvaluationConfig,
-    aligned_part,
-)
+from napari_sadp.evaluate.run import Evaluation, EvaluationConfig
 from napari_sadp.evaluate.structures import describe_runs
-from napari_sadp.labels.spacegroups import behaviours, zone_name
-from napari_sadp.models.calibrate import calibration_error, calibration_error_by_chance
+from napari_sadp.labels.spacegroups import zone_name
+from napari_sadp.models.calibrate import calibration_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from matplotlib.figure import Figure
 
@@ -79,6 +73,7 @@ def _header(found: Evaluation) -> list[str]:
         f"{name} {sum(item.behaviour == name for item in found.structures)}"
         for name in dict.fromkeys(item.behaviour for item in found.structures)
     ]
+    parts = [part for part in PARTS if found.rows.get(part)] or found.config.parts
     return [
         f"# Evaluation of {card.name}",
         "",
@@ -90,7 +85,7 @@ def _header(found: Evaluation) -> list[str]:
         f"{100 * VISIBLE:g} % of the strongest diffracted beam that nothing hides; of aligned images that of the spots above noise. "
         "The class *by symmetry*: that of space group and zone axis, reached at best where both agree.",
         "",
-        f"`{_command(found.config)}`",
+        f"`{_command(found.config, parts)}` makes all of this, at once or part by part: rows of the same settings are kept.",
         "",
     ]
 
@@ -108,16 +103,16 @@ def _structures(found: Evaluation, counts: str) -> str:
     )
 
 
-def _command(config: EvaluationConfig) -> str:
-    """Return the command of a report; of files the names alone, where they lie on this machine is nobody's business."""
+def _command(config: EvaluationConfig, parts: Sequence[str]) -> str:
+    """Return the command that makes some parts; of files the names alone, where they lie on this machine is nobody's business."""
     words = ["napari-sadp", "evaluate"]
     if config.weights is not None:
         words += ["--weights", Path(config.weights).name]
     for name in config.compare:
         words += ["--compare", Path(name).name]
     words += ["--patterns", str(config.patterns), "--seed", str(config.seed)]
-    if config.parts != PARTS:
-        words += ["--parts", ",".join(config.parts)]
+    if set(parts) != set(PARTS):
+        words += ["--parts", ",".join(parts)]
     if config.device != EvaluationConfig.device:
         words += ["--device", config.device]
     if config.catalogue:
@@ -125,18 +120,10 @@ def _command(config: EvaluationConfig) -> str:
     return shlex.join(words)
 
 
-def _hits(rows: list[Row], truth: str, found: str = "found") -> np.ndarray:
-    return column(rows, found) == column(rows, truth)
-
-
-def _shares(rows: list[Row], hits: np.ndarray) -> Share:
-    return share_of_hits(hits, column(rows, "structure").astype(str))
-
-
 def _aligned(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
     """Return the lines on the network alone; writes tables by class and axis, confusion and calibration."""
     scheme = found.classifier.scheme
-    truth, symmetry = _hits(rows, "visible"), _hits(rows, "symmetry")
+    truth, symmetry = hits_of(rows, "visible"), hits_of(rows, "symmetry")
     both = column(rows, "visible") == column(rows, "symmetry")
     confidence = column(rows, "confidence")
     structure = column(rows, "structure").astype(str)
@@ -181,10 +168,10 @@ def _aligned(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
     write_table(folder / "confusion.csv", table)
     _save(plot_confusion(matrix, labels), folder / "confusion.png")
     curves = {"network, aligned images": (confidence, truth)}
-    for name, use, frames in _conditions(found):
+    for name, use, frames in usable_frames(found):
         curves[f"chain, {name}"] = (
             column(frames, "confidence_above")[use],
-            _hits(frames, "visible", "above")[use],
+            hits_of(frames, "visible", "above")[use],
         )
     _save(plot_calibration(curves), folder / "calibration.png")
     worst = sorted(by_class.items(), key=lambda item: item[1].value)[:5]
@@ -206,124 +193,8 @@ def _aligned(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
     return lines
 
 
-def _conditions(found: Evaluation) -> list[tuple[str, np.ndarray, list[Row]]]:
-    """Return name, frames used, and rows of every condition; of frames in which the lattice of some class can be seen."""
-    rows = found.rows.get("frames", [])
-    result = []
-    for condition in CONDITIONS:
-        some = [row for row in rows if row["condition"] == condition.name and row["visible"] != NONE]
-        if some:
-            result.append((condition.name, column(some, "found") != REFUSED, some))
-    return result
-
-
 def _frames(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
-    """Return the lines on whole frames."""
-    lines = [
-        "## From the camera frame",
-        "",
-        "Frames of 256 x 256 px through direct beam, spots, lattice, alignment, network and nodes. *article*: the voltages, camera "
-        "lengths, rotations and crops of its data set; the others: imperfections of that strength, *Bloch 20 nm* mild ones on multiple "
-        "scattering. Shares are of the frames that are used, in the last column of all. Where noise is low the chain sees spots below the "
-        "threshold of *visible*, and its answer is rather the class by symmetry; *above 0.2 %*: it is told to leave them out "
-        "(`--faintest 0.002`). Frames in which no lattice of a class can be seen, whatever one does, are left out: of how many each line is.",
-        "",
-        "| frames | used | visible class, above 0.2 % | visible class, all spots | by the network alone | by the lattice alone | "
-        "class by symmetry | either | visible is symmetry | visible class, above 0.2 %, refusals count as wrong |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    made = {name: sum(row["condition"] == name for row in rows) for name, _, _ in _conditions(found)}
-    for name, used, some in _conditions(found):
-        agree = column(some, "visible") == column(some, "symmetry")
-        kept = [row for row, use in zip(some, used, strict=True) if use]
-        cells = [
-            str(_shares(kept, _hits(kept, "visible", key))) if kept else "-"
-            for key in ("above", "found", "network", "lattice")
-        ]
-        symmetry = str(_shares(kept, _hits(kept, "symmetry"))) if kept else "-"
-        either = str(_shares(kept, _hits(kept, "visible") | _hits(kept, "symmetry"))) if kept else "-"
-        lines.append(
-            f"| {name}, {len(some)} of {made[name]} | {100 * used.mean():.1f} % | {' | '.join(cells)} | {symmetry} | {either} | "
-            f"{100 * agree.mean():.1f} % | {_shares(some, _hits(some, 'visible', 'above'))} |"
-        )
-    refused = [row for row in rows if row["found"] == REFUSED and row["visible"] != NONE]
-    reasons = {
-        reason: sum(row["reason"] == reason for row in refused)
-        for reason in sorted({r["reason"] for r in refused})
-    }
-    if reasons:
-        lines += ["", "Refused: " + ", ".join(f"{reason} {n}" for reason, n in reasons.items()) + "."]
-    errors = [
-        _calibration(column(some, "confidence_above")[used], _hits(some, "visible", "above")[used], name)
-        for name, used, some in _conditions(found)
-        if used.any()
-    ]
-    lines += [
-        "",
-        f"Calibration error of the class stated, above 0.2 % (what probabilities that are just right would show on as many independent frames, and in one of "
-        f"twenty cases exceed): {', '.join(errors)}.",
-        "",
-    ]
-    lines += _settled(found)
-    return lines + _by_group(found)
-
-
-def _calibration(confidence: np.ndarray, hits: np.ndarray, name: str) -> str:
-    """Return the calibration error of a condition, and in brackets what chance alone makes of it."""
-    mean, high = calibration_error_by_chance(confidence)
-    return f"{name} {calibration_error(confidence, hits):.3f} ({mean:.3f}, {high:.3f})"
-
-
-def _settled(found: Evaluation) -> list[str]:
-    """Return the line on the frames whose class does not hang on noise."""
-    parts = []
-    for name, used, some in _conditions(found):
-        kept = [row for row, use in zip(some, used, strict=True) if use and row["settled"]]
-        if kept:
-            parts.append(
-                f"{name} {_shares(kept, _hits(kept, 'visible', 'above'))} of {len(kept)}, by the network alone "
-                f"{_shares(kept, _hits(kept, 'visible', 'network'))}"
-            )
-    low, high = CLEAR_RANGE
-    return [
-        f"A spot counts as visible from a signal to noise ratio of {CLEAR:g}. Of the frames used whose class is the same for any "
-        f"limit from {low:g} to {high:g}, so that it does not hang on a spot that noise may hide or not, visible class, above 0.2 %: "
-        f"{'; '.join(parts)}.",
-        "",
-    ]
-
-
-def _by_group(found: Evaluation) -> list[str]:
-    """Return the table of the article's frames by space group and by whether the structure type is new."""
-    made = {name: (used, rows) for name, used, rows in _conditions(found)}
-    if ARTICLE.name not in made:
-        return []
-    used, rows = made[ARTICLE.name]
-    rows = [row for row, use in zip(rows, used, strict=True) if use]
-    parts = []
-    for group in found.classifier.scheme.groups:
-        names = [item.name for item in behaviours(group)]
-        parts.append((str(group), [row for row in rows if str(row["behaviour"]) in names]))
-    parts += [
-        (text, [row for row in rows if bool(row["new_type"]) == new])
-        for text, new in (("structure types of training", False), ("new structure types", True))
-    ]
-    lines = [
-        f"Of the frames of *{ARTICLE.name}* that are used:",
-        "",
-        "| | frames | structures | visible class, above 0.2 % | class by symmetry | either | visible is symmetry |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for text, some in parts:
-        if some:
-            share = _shares(some, _hits(some, "visible", "above"))
-            symmetry, visible = _hits(some, "symmetry"), _hits(some, "visible")
-            agree = (column(some, "visible") == column(some, "symmetry")).mean()
-            lines.append(
-                f"| {text} | {len(some)} | {share.n_structures} | {share} | {_shares(some, symmetry)} | "
-                f"{_shares(some, visible | symmetry)} | {100 * agree:.1f} % |"
-            )
-    return [*lines, ""]
+    return frame_lines(found, rows)
 
 
 def _sweeps(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
@@ -342,10 +213,12 @@ def _sweeps(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
             used = column(some, "found") != REFUSED
             kept = [row for row, use in zip(some, used, strict=True) if use]
             right = (
-                _shares(kept, _hits(kept, "visible")) if kept else share_of_hits(np.array([]), np.array([]))
+                shares_of(kept, hits_of(kept, "visible"))
+                if kept
+                else share_of_hits(np.array([]), np.array([]))
             )
             agree = float((column(some, "visible") == column(some, "symmetry")).mean())
-            sweeps.setdefault(name, {})[float(value)] = (right, _shares(some, used), agree)
+            sweeps.setdefault(name, {})[float(value)] = (right, shares_of(some, used), agree)
             table.append(
                 {
                     "varied": name,
@@ -386,7 +259,7 @@ def _groups(found: Evaluation, rows: list[Row], folder: Path) -> list[str]:
     for n, highest in zip(range(1, N_COMBINED + 1), found.ceilings(), strict=True):
         some = [row for row in rows if row[f"group_{n}"] != REFUSED]
         if some:
-            share = _shares(some, _hits(some, "group", f"group_{n}"))
+            share = shares_of(some, hits_of(some, "group", f"group_{n}"))
             stated = column(some, f"stated_{n}").astype(float).mean()
             lines.append(f"| {n} | {len(some)} | {share} | {100 * stated:.1f} % | {100 * highest:.1f} % |")
     return [*lines, ""]
@@ -463,7 +336,7 @@ def _network(found: Evaluation, part: str, card: WeightsCard | None) -> str:
     if card is None:
         return "- | - | -"
     rows = found.rows.get(part)
-    accuracy = str(_shares(rows, _hits(rows, "visible"))) if rows else "-"
+    accuracy = str(shares_of(rows, hits_of(rows, "visible"))) if rows else "-"
     seen = f"{card.images_seen} images" if card.images_seen else "-"
     return f"{card.name} {card.sha256[:12]} | {accuracy} | {seen}"
 

@@ -129,9 +129,10 @@ class RowStore:
         save_every : int
             Rows between two writings.
         """
-        rows = self.read(part)[: len(work)]
-        if len(rows) == len(work):
+        kept = self.read(part)
+        if len(kept) == len(work):
             return
+        rows = kept[: len(work)]
         for item in work[len(rows) :]:
             rows.append(make(item))
             if len(rows) % save_every == 0:

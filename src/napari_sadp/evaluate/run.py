@@ -3,65 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from napari_sadp import __version__
 from napari_sadp._validate import check_option, check_range
 from napari_sadp.dataset.crystals import SPLITS, UNKNOWN, own_catalogue_sha256
 from napari_sadp.ensemble.ceilings import ceiling
-from napari_sadp.errors import CheckpointError, PatternRefusedError
-from napari_sadp.evaluate.aligned import EVALUATION_SEED, aligned_library, aligned_rows
-from napari_sadp.evaluate.foreign import FOREIGN_KINDS, foreign_frame
-from napari_sadp.evaluate.frames import (
-    ARTICLE,
-    CONDITIONS,
-    SWEEPS,
-    VISIBLE,
-    Acquired,
-    Condition,
-    acquire,
-)
+from napari_sadp.evaluate.parts import N_COMBINED, PARTS, is_part, measure, take_kept
 from napari_sadp.evaluate.rows import Row, RowStore
 from napari_sadp.evaluate.structures import (
     PACKAGE_ALONE,
     HeldOut,
-    deal_structures,
     describe_runs,
     held_out_keys,
     held_out_structures,
 )
-from napari_sadp.geometry.analyse import analyse_pattern
-from napari_sadp.geometry.faint import without_faint
-from napari_sadp.identify import (
-    NONE_LABEL,
-    classify_geometry,
-    combine_results,
-    identify_pattern,
-    refused_result,
-)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from napari_sadp.dataset.crystals import TrainedOn
-    from napari_sadp.identify import PatternResult
     from napari_sadp.models.predict import Classifier
     from napari_sadp.models.weights import WeightsCard
-    from napari_sadp.pattern import DiffractionPattern
 
-#: What can be measured, in this order.
-PARTS: tuple[str, ...] = ("aligned", "frames", "sweeps", "groups", "foreign", "speed")
-#: Codes of ``found`` that are no class: refused, and none of the classes.
-REFUSED, NONE = -1, -2
-#: Patterns of one crystal that are combined.
-N_COMBINED = 3
-#: Zone axes tried until there are so many that are used.
-_MOST_TRIES = 8
 #: Frames that are made for one aligned pattern asked for: of each condition, of each value of a sweep, crystals of the table of
 #: groups, and of each foreign kind.
 #: The article's frames are for every structure to come up that many structures have.
@@ -152,7 +118,7 @@ class Evaluation:
     structures : tuple of HeldOut
         Structures that were used.
     rows : dict of str to list of dict
-        Rows by part; those of compared networks under `aligned_part`.
+        Rows by part, measured now or kept, and complete; those of compared networks under `aligned_part`.
     compared : dict of str to WeightsCard
         Cards of the compared networks, by what the configuration calls them.
     trained_on : tuple of TrainedOn
@@ -178,7 +144,7 @@ class Evaluation:
 
 
 def evaluate(config: EvaluationConfig, folder: Path | str) -> Iterator[EvaluationProgress]:
-    """Measure, part by part; what the folder holds of the same settings is not measured again.
+    """Measure, part by part; what the folder holds of the same settings is not measured again, and stays in the report.
 
     Parameters
     ----------
@@ -195,7 +161,7 @@ def evaluate(config: EvaluationConfig, folder: Path | str) -> Iterator[Evaluatio
     Returns
     -------
     Evaluation
-        All rows.
+        All rows, those of other parts too that are complete in the folder.
 
     Raises
     ------
@@ -216,8 +182,11 @@ def evaluate(config: EvaluationConfig, folder: Path | str) -> Iterator[Evaluatio
         found.compared[name] = _compared_card(name, classifier)
     found.unsure = tuple(name for name, card in found.compared.items() if not _knows_none(name, card, found))
     store = RowStore(Path(folder), row_settings(config, classifier.card, runs), is_part, config.replace)
+    for part in PARTS:
+        if part not in config.parts:
+            take_kept(found, store, part)
     for part in config.parts:
-        for done, total in _MEASURES[part](found, store):
+        for done, total in measure(found, store, part):
             yield EvaluationProgress(part, done, total)
     return found
 
@@ -291,259 +260,3 @@ def _knows_none(name: str, card: WeightsCard, found: Evaluation) -> bool:
             "network that held out the same"
         )
     return not known
-
-
-def aligned_part(card: WeightsCard) -> str:
-    """Return the part that the rows of a compared network are kept as: networks may have the same name, or be trained again."""
-    return f"aligned {card.name} {card.sha256[:12]}"
-
-
-def is_part(name: str) -> bool:
-    """Tell whether rows are kept by a name: that of a part, or what `aligned_part` makes."""
-    return name in PARTS or re.fullmatch(r"aligned .+ [0-9a-f]{12}", name) is not None
-
-
-def _aligned(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
-    """Classify aligned images as the network was trained on, kinematic and by Bloch waves."""
-    from napari_sadp.models.predict import load_classifier
-
-    networks = [("aligned", "")] + [(aligned_part(card), name) for name, card in found.compared.items()]
-    library = None
-    for part, name in networks:
-        rows = store.read(part)
-        if len(rows) != found.config.patterns:
-            if name.endswith(".json"):
-                raise CheckpointError(
-                    f"compare has {name!r}, a card without rows here; give its weights instead"
-                )
-            classifier = load_classifier(name, found.config.device) if name else found.classifier
-            n, seed = found.config.patterns, found.config.seed
-            if library is None:
-                library = yield from aligned_library(
-                    found.structures, found.classifier.scheme, seed, found.config.workers
-                )
-            rows = yield from aligned_rows(classifier, found.structures, library, n, seed)
-            store.write(part, rows)
-        found.rows[part] = rows
-
-
-def draw_structure(structures: tuple[HeldOut, ...], rng: np.random.Generator) -> HeldOut:
-    """Draw a structure: groups with equal chances, then behaviours, then structures."""
-    groups = sorted({item.crystal.space_group for item in structures})
-    group = groups[rng.integers(len(groups))]
-    kinds = sorted({item.behaviour for item in structures if item.crystal.space_group == group})
-    kind = kinds[rng.integers(len(kinds))]
-    of_kind = [item for item in structures if item.behaviour == kind]
-    return of_kind[rng.integers(len(of_kind))]
-
-
-def _frame(
-    found: Evaluation, condition: Condition, seed: list[int], dealt: HeldOut | None = None
-) -> tuple[HeldOut, int, Acquired]:
-    """Return structure, number of the zone axis, and frame of what is drawn by a seed, of a structure or any."""
-    rng = np.random.default_rng(seed)
-    scheme = found.classifier.scheme
-    while True:
-        item = draw_structure(found.structures, rng) if dealt is None else dealt
-        place = int(rng.integers(len(scheme.zones)))
-        try:
-            frame = acquire(item.crystal, scheme.zones[place], condition, scheme, int(rng.integers(2**62)))
-        except ValueError:  # nothing diffracts into the frame: no operator would record it
-            continue
-        return item, place, frame
-
-
-def _row(
-    found: Evaluation, about: Row, item: HeldOut, place: int, result: PatternResult, frame: Acquired
-) -> Row:
-    """Return a frame and what was found as plain values."""
-    scheme = found.classifier.scheme
-    return (
-        about
-        | {
-            "structure": item.key,
-            "behaviour": item.behaviour,
-            "zone": place,
-            "new_type": item.new_type,
-            "visible": NONE if frame.visible is None else frame.visible,
-            "settled": int(frame.settled),
-            "symmetry": scheme.index_of[item.behaviour, scheme.zones[place]],
-        }
-        | answer_of(result)
-    )
-
-
-def answer_of(result: PatternResult) -> Row:
-    """Return what was found in one frame as plain values.
-
-    Parameters
-    ----------
-    result : PatternResult
-        Classified or refused.
-
-    Returns
-    -------
-    dict
-        ``found``, ``network``, ``lattice``: class by the whole chain, by the network and by the lattice alone, `REFUSED`, and of the
-        chain `NONE`; ``confidence``; ``none`` and ``lattice_none``: probability of no class by the chain, and by the lattice alone,
-        1 where refused; ``reason`` of a refusal.
-    """
-    if not result.used:
-        nothing = dict.fromkeys(("found", "network", "lattice"), REFUSED)
-        return nothing | {"confidence": 0.0, "none": 1.0, "lattice_none": 1.0, "reason": result.reason}
-    label, confidence = result.best_class
-    return {
-        "found": NONE if label == NONE_LABEL else int(np.argmax(result.stated)),
-        "network": int(np.argmax(result.network)),
-        "lattice": int(np.argmax(result.lattice_classes.probabilities)),
-        "confidence": float(confidence),
-        "none": float(result.stated[-1]),
-        "lattice_none": float(result.lattice_classes.none_of_these),
-        "reason": "",
-    }
-
-
-def _with_and_without_faint(frame: DiffractionPattern, classifier: Classifier) -> tuple[PatternResult, Row]:
-    """Return what the chain finds in a frame, and the answer where spots fainter than *visible* do not count."""
-    try:
-        geometry = analyse_pattern(frame)
-    except PatternRefusedError as refusal:
-        result = refused_result(frame, refusal, classifier.scheme)
-        return result, answer_of(result)
-    result = classify_geometry(geometry, classifier)
-    return result, answer_of(classify_geometry(without_faint(geometry, VISIBLE), classifier))
-
-
-def _frames(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
-    """Run the chain on frames of some conditions."""
-    seed = [found.config.seed, EVALUATION_SEED, 1]
-    work = []
-    for place, condition in enumerate(CONDITIONS):
-        n = found.config.count("article" if condition is ARTICLE else "frames")
-        dealt = deal_structures(found.structures, n, np.random.default_rng([*seed, place]))
-        work += [(place, number, structure) for number, structure in enumerate(dealt)]
-
-    def make(item: tuple[int, int, HeldOut]) -> Row:
-        place, number, structure = item
-        condition = CONDITIONS[place]
-        structure, zone, frame = _frame(found, condition, [*seed, place, number], structure)
-        result, above = _with_and_without_faint(frame.pattern, found.classifier)
-        about = {
-            "condition": condition.name,
-            "above": above["found"],
-            "confidence_above": above["confidence"],
-        }
-        return _row(found, about, structure, zone, result, frame)
-
-    yield from _kept(found, store, "frames", work, make)
-
-
-def _sweeps(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
-    """Run the chain on frames in which one thing at a time is varied; the crystals are the same at every value."""
-    work = [
-        (name, value, number)
-        for name, values in SWEEPS.items()
-        for value in values
-        for number in range(found.config.count("sweeps"))
-    ]
-
-    def make(item: tuple[str, float, int]) -> Row:
-        name, value, number = item
-        drawn = _frame(found, SWEEPS[name][value], [found.config.seed, EVALUATION_SEED, 2, number])
-        structure, zone, frame = drawn
-        result = identify_pattern(frame.pattern, found.classifier)
-        return _row(found, {"varied": name, "value": value}, structure, zone, result, frame)
-
-    yield from _kept(found, store, "sweeps", work, make)
-
-
-def _groups(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
-    """Name the space group of crystals from one, two and three mild frames on different zone axes."""
-    mild = next(item for item in CONDITIONS if item.name == "mild")
-    scheme = found.classifier.scheme
-
-    def make(number: int) -> Row:
-        rng = np.random.default_rng([found.config.seed, EVALUATION_SEED, 3, number])
-        item = draw_structure(found.structures, rng)
-        results: list[PatternResult] = []
-        tried = 0
-        for place in rng.permutation(len(scheme.zones)):
-            if len(results) == N_COMBINED or tried == _MOST_TRIES:
-                break
-            try:
-                frame = acquire(item.crystal, scheme.zones[place], mild, scheme, int(rng.integers(2**62)))
-            except ValueError:  # nothing diffracts into the frame
-                continue
-            tried += 1
-            result = identify_pattern(frame.pattern, found.classifier)
-            if result.used:
-                results.append(result)
-        row: Row = {"structure": item.key, "group": item.crystal.space_group, "tried": tried}
-        for n in range(1, N_COMBINED + 1):
-            groups = combine_results(results[:n]).space_groups if len(results) >= n else None
-            row[f"group_{n}"] = groups.groups[0] if groups else REFUSED
-            row[f"stated_{n}"] = float(groups.probabilities[0]) if groups else 0.0
-        return row
-
-    yield from _kept(found, store, "groups", list(range(found.config.count("groups"))), make)
-
-
-def _foreign(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
-    """Run the chain on frames of what is outside the scheme, and on mild ones that show the lattice of a class of it."""
-    mild = next(item for item in CONDITIONS if item.name == "mild")
-    work = [
-        (kind, number)
-        for kind in ("inside", *FOREIGN_KINDS)
-        # one side is as large as each of the others
-        for number in range(found.config.count("foreign"))
-    ]
-    crystals = [item.crystal for item in found.structures]
-
-    def make(item: tuple[str, int]) -> Row:
-        kind, number = item
-        seed = [found.config.seed, EVALUATION_SEED, 4, number]
-        if kind == "inside":
-            # a frame that shows no lattice is rightly refused, and says nothing here
-            drawn = (_frame(found, mild, [*seed, again])[2] for again in range(1000))
-            frame = next(item.pattern for item in drawn if item.visible is not None)
-        else:
-            rng = np.random.default_rng([*seed, FOREIGN_KINDS.index(kind)])
-            frame = foreign_frame(kind, crystals, found.classifier.scheme, int(rng.integers(2**62)))
-        return {"kind": kind} | answer_of(identify_pattern(frame, found.classifier))
-
-    yield from _kept(found, store, "foreign", work, make)
-
-
-def _speed(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
-    """Time all architectures on the device."""
-    from napari_sadp.models.architectures import ARCHITECTURES
-    from napari_sadp.models.resnet import describe_device
-    from napari_sadp.models.speed import time_architecture
-
-    sizes = (found.classifier.card.size, 224)
-    work = [(architecture, size) for architecture in ARCHITECTURES for size in sizes]
-
-    def make(item: tuple[str, int]) -> Row:
-        architecture, size = item
-        device = found.classifier.device
-        row = time_architecture(architecture, size, len(found.classifier.scheme), device)
-        return row | {"device": describe_device(device)}
-
-    yield from _kept(found, store, "speed", work, make)
-
-
-def _kept(
-    found: Evaluation, store: RowStore, part: str, work: list[Any], make: Callable[[Any], Row]
-) -> Iterator[tuple[int, int]]:
-    yield from store.complete(part, work, make)
-    found.rows[part] = store.read(part)
-
-
-_MEASURES: dict[str, Callable[[Evaluation, RowStore], Iterator[tuple[int, int]]]] = {
-    "aligned": _aligned,
-    "frames": _frames,
-    "sweeps": _sweeps,
-    "groups": _groups,
-    "foreign": _foreign,
-    "speed": _speed,
-}
