@@ -184,3 +184,18 @@ def test_groups_are_drawn_with_equal_chances():
     drawn = [parts.draw_structure(many, rng).behaviour for _ in range(4000)]
     shares = {name: drawn.count(name) / 4000 for name in ("221", "227a", "227b")}
     assert shares == pytest.approx({"221": 0.5, "227a": 0.25, "227b": 0.25}, abs=0.03)
+
+
+def test_the_report_says_how_many_structures_a_group_has(tmp_path, weights_file):
+    found = Evaluation(EvaluationConfig(), load_classifier(weights_file, "cpu"), ())
+    about = {"condition": "article", "above": 3, "confidence_above": 0.9, "settled": 1}
+    rows = [frame_row(i, 3, 3, **about) for i in range(6)]  # of five structures
+    rows.append(frame_row(7, REFUSED, 3, structure="refused", **about))
+    rows.append(frame_row(8, 3, NONE, structure="shows nothing", **about))
+    rows.append(frame_row(9, 4, 3, behaviour="227b", new_type=1, **about))
+    found.rows["frames"] = rows
+    text = write_report(found, tmp_path).read_text()
+    assert "until 100 frames of each space group show the lattice of a class" in text
+    assert "| 225 | 7 | 6 | 6 | 100.0 % (" in text
+    assert "| 227 | 1 | 1 | 1 | 100.0 % (" in text
+    assert "| structure types of training | 7 | 6 | 6 | " in text

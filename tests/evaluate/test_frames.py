@@ -15,7 +15,7 @@ from napari_sadp.errors import PatternRefusedError
 from napari_sadp.evaluate import foreign
 from napari_sadp.evaluate.foreign import FOREIGN_KINDS, foreign_frame, lattice_shape, random_crystal
 from napari_sadp.evaluate.frames import ARTICLE, CONDITIONS, SWEEPS, Acquired, acquire, visible_class
-from napari_sadp.evaluate.structures import PACKAGE_ALONE, deal_structures, held_out_structures
+from napari_sadp.evaluate.structures import PACKAGE_ALONE, held_out_structures
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.simulation.catalogue import find_structure, load_catalogue
@@ -122,19 +122,6 @@ def test_structures_of_ones_own_are_held_out_unless_training_knew_them(scheme, t
     assert {item.key for item in bundled} < {item.key for item in more}
     assert not any(item.new_type for item in more if item.key in new)
     assert not {item.key for item in held_out_structures(scheme, [TrainedOn("type")], str(path))} & new
-
-
-def test_structures_are_dealt_in_turn(scheme):
-    structures = held_out_structures(scheme)
-    dealt = deal_structures(structures, 70, np.random.default_rng(0))
-    groups = [item.crystal.space_group for item in dealt]
-    assert {number: groups.count(number) for number in set(groups)} == dict.fromkeys(scheme.groups, 14)
-    of_221 = [item.key for item in dealt if item.crystal.space_group == 221]
-    assert len(set(of_221)) == len(of_221)  # there are more of them than were dealt
-    kinds = [item.behaviour for item in dealt if item.crystal.space_group == 227]
-    assert max(kinds.count(name) for name in set(kinds)) == 5
-    again = deal_structures(structures, 70, np.random.default_rng(0))
-    assert [item.key for item in again] == [item.key for item in dealt]
 
 
 def test_a_type_does_not_know_elements_or_origin():

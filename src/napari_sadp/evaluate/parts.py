@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_sadp.errors import CheckpointError, PatternRefusedError
 from napari_sadp.evaluate.aligned import EVALUATION_SEED, aligned_library, aligned_rows
+from napari_sadp.evaluate.dealing import deal_by_need, deal_structures
 from napari_sadp.evaluate.foreign import FOREIGN_KINDS, foreign_frame
 from napari_sadp.evaluate.frames import (
     ARTICLE,
@@ -19,7 +20,7 @@ from napari_sadp.evaluate.frames import (
     Condition,
     acquire,
 )
-from napari_sadp.evaluate.structures import HeldOut, deal_structures
+from napari_sadp.evaluate.rows import SAVE_EVERY
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.faint import without_faint
 from napari_sadp.identify import (
@@ -31,10 +32,11 @@ from napari_sadp.identify import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from napari_sadp.evaluate.rows import Row, RowStore
     from napari_sadp.evaluate.run import Evaluation
+    from napari_sadp.evaluate.structures import HeldOut
     from napari_sadp.identify import PatternResult
     from napari_sadp.models.predict import Classifier
     from napari_sadp.models.weights import WeightsCard
@@ -205,28 +207,70 @@ def _with_and_without_faint(frame: DiffractionPattern, classifier: Classifier) -
     return result, answer_of(classify_geometry(without_faint(geometry, VISIBLE), classifier))
 
 
+def _frame_rows(
+    found: Evaluation, kept: list[Row], make: Callable[[int, int, HeldOut], Row] | None = None
+) -> Iterator[Row | None]:
+    """Yield the frames of some conditions: rows that are kept, as long as they are of the structures dealt, then new ones.
+
+    Parameters
+    ----------
+    found : Evaluation
+        Settings and structures.
+    kept : list of dict
+        Rows that there are.
+    make : callable, optional
+        Makes a row of number of the condition, number in it, and structure.
+
+    Yields
+    ------
+    dict or None
+        Without `make` None in place of the first row that is not kept, the last one.
+    """
+    for place, condition in enumerate(CONDITIONS):
+        old = iter([row for row in kept if row["condition"] == condition.name])
+        deal = _deal(found, condition, np.random.default_rng([*_frame_seed(found), place]))
+        item, number = next(deal, None), 0
+        while item is not None:
+            row = next(old, None)
+            if row is None or row["structure"] != item.key:
+                if make is None:
+                    yield None
+                    return
+                old = iter(())  # of another deal, and so are those after it
+                row = make(place, number, item)
+            yield row
+            number += 1
+            try:
+                item = deal.send(row["visible"] != NONE)
+            except StopIteration:
+                item = None
+
+
+def _deal(
+    found: Evaluation, condition: Condition, rng: np.random.Generator
+) -> Generator[HeldOut, bool, None]:
+    """Return the deal of the structures of a condition; the article's by what they show, see `deal_by_need`."""
+    if condition is ARTICLE:
+        return deal_by_need(found.structures, found.config.count("article"), rng)
+    # what they show does not change the deal, so that it is drawn as a whole
+    return (item for item in deal_structures(found.structures, found.config.count("frames"), rng))
+
+
 def _frame_seed(found: Evaluation) -> list[int]:
     return [found.config.seed, EVALUATION_SEED, 1]
 
 
-def _frame_work(found: Evaluation) -> list[tuple[int, int, HeldOut]]:
-    """Return number of the condition, number in it, and structure of every frame."""
-    seed, work = _frame_seed(found), []
-    for place, condition in enumerate(CONDITIONS):
-        n = found.config.count("article" if condition is ARTICLE else "frames")
-        dealt = deal_structures(found.structures, n, np.random.default_rng([*seed, place]))
-        work += [(place, number, structure) for number, structure in enumerate(dealt)]
-    return work
+def _has_all_frames(found: Evaluation, rows: list[Row]) -> bool:
+    dealt = list(_frame_rows(found, rows))
+    return None not in dealt and len(dealt) == len(rows)
 
 
 def _frames(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
     """Run the chain on frames of some conditions."""
-    seed = _frame_seed(found)
 
-    def make(item: tuple[int, int, HeldOut]) -> Row:
-        place, number, structure = item
+    def make(place: int, number: int, structure: HeldOut) -> Row:
         condition = CONDITIONS[place]
-        structure, zone, frame = _frame(found, condition, [*seed, place, number], structure)
+        structure, zone, frame = _frame(found, condition, [*_frame_seed(found), place, number], structure)
         result, above = _with_and_without_faint(frame.pattern, found.classifier)
         about = {
             "condition": condition.name,
@@ -235,7 +279,25 @@ def _frames(found: Evaluation, store: RowStore) -> Iterator[tuple[int, int]]:
         }
         return _row(found, about, structure, zone, result, frame)
 
-    yield from store.complete("frames", _frame_work(found), make)
+    names = [condition.name for condition in CONDITIONS]
+    groups = {item.crystal.space_group for item in found.structures}
+    total = sum(
+        len(groups) * found.config.count("article") if condition is ARTICLE else found.config.count("frames")
+        for condition in CONDITIONS
+    )
+    kept = store.read("frames")
+    rows: list[Row] = []
+    done = 0
+    for row in _frame_rows(found, kept, make):
+        rows.append(row)
+        # of the article's nobody knows beforehand how many it takes until enough show the lattice of a class
+        done += row["condition"] != ARTICLE.name or row["visible"] != NONE
+        if len(rows) % SAVE_EVERY == 0 and rows != kept[: len(rows)]:
+            later = names[names.index(row["condition"]) + 1 :]
+            store.write("frames", rows + [item for item in kept if item["condition"] in later])
+        yield done, total
+    if rows != kept:
+        store.write("frames", rows)
 
 
 def _sweep_work(found: Evaluation) -> list[tuple[str, float, int]]:
@@ -360,7 +422,7 @@ def _as_many_as(work: Callable[[Evaluation], list[Any]]) -> Callable[[Evaluation
 
 _PARTS: dict[str, _Part] = {
     "aligned": _Part(_aligned, _has_all_patterns),
-    "frames": _Part(_frames, _as_many_as(_frame_work)),
+    "frames": _Part(_frames, _has_all_frames),
     "sweeps": _Part(_sweeps, _as_many_as(_sweep_work)),
     "groups": _Part(_groups, _as_many_as(_group_work)),
     "foreign": _Part(_foreign, _as_many_as(_foreign_work)),

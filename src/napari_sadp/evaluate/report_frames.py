@@ -116,12 +116,12 @@ def _settled(found: Evaluation) -> list[str]:
 
 
 def _by_group(found: Evaluation) -> list[str]:
-    """Return the table of the article's frames by space group and by whether the structure type is new."""
+    """Return the table of the article's frames by space group and by whether the structure type is new: how many structures, and hits."""
     made = {name: (used, rows) for name, used, rows in usable_frames(found)}
     if ARTICLE.name not in made:
         return []
     used, rows = made[ARTICLE.name]
-    rows = [row for row, use in zip(rows, used, strict=True) if use]
+    answered = {id(row) for row, use in zip(rows, used, strict=True) if use}
     parts = []
     for group in found.classifier.scheme.groups:
         names = [item.name for item in behaviours(group)]
@@ -131,18 +131,21 @@ def _by_group(found: Evaluation) -> list[str]:
         for text, new in (("structure types of training", False), ("new structure types", True))
     ]
     lines = [
-        f"Of the frames of *{ARTICLE.name}* that are used:",
+        f"Structures of *{ARTICLE.name}* are dealt until {found.config.count('article')} frames of each space group show the lattice of a "
+        "class, of as many different structures where so many are kept apart, else of all of them on more axes. Frames that do, structures, "
+        "and shares of the frames that are used:",
         "",
-        "| | frames | structures | visible class, above 0.2 % | class by symmetry | either | visible is symmetry |",
-        "|---|---|---|---|---|---|---|",
+        "| | frames | structures | used | visible class, above 0.2 % | class by symmetry | either | visible is symmetry |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for text, some in parts:
+    for text, shown in parts:
+        some = [row for row in shown if id(row) in answered]
         if some:
-            share = shares_of(some, hits_of(some, "visible", "above"))
             symmetry, visible = hits_of(some, "symmetry"), hits_of(some, "visible")
             agree = (column(some, "visible") == column(some, "symmetry")).mean()
             lines.append(
-                f"| {text} | {len(some)} | {share.n_structures} | {share} | {shares_of(some, symmetry)} | "
+                f"| {text} | {len(shown)} | {len({row['structure'] for row in shown})} | {len(some)} | "
+                f"{shares_of(some, hits_of(some, 'visible', 'above'))} | {shares_of(some, symmetry)} | "
                 f"{shares_of(some, visible | symmetry)} | {100 * agree:.1f} % |"
             )
     return [*lines, ""]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Row = dict[str, Any]
+#: Rows between two writings.
+SAVE_EVERY = 20
 #: Says what the rows in a folder were made with.
 SETTINGS_FILE = "settings.json"
 #: Key in it for the settings of files that are not replaced yet; empty where they are not known.
@@ -114,7 +116,7 @@ class RowStore:
         return [{key: _value(text) for key, text in row.items()} for row in rows]
 
     def complete(
-        self, part: str, work: Sequence[Any], make: Any, save_every: int = 20
+        self, part: str, work: Sequence[Any], make: Any, save_every: int = SAVE_EVERY
     ) -> Iterator[tuple[int, int]]:
         """Make the rows that a part still lacks; yields (done, total).
 

@@ -28,10 +28,9 @@ if TYPE_CHECKING:
     from napari_sadp.models.predict import Classifier
     from napari_sadp.models.weights import WeightsCard
 
-#: Frames that are made for one aligned pattern asked for: of each condition, of each value of a sweep, crystals of the table of
-#: groups, and of each foreign kind.
-#: The article's frames are for every structure to come up that many structures have.
-_SHARES = {"article": 1 / 4, "frames": 1 / 10, "sweeps": 1 / 60, "groups": 1 / 16, "foreign": 1 / 40}
+#: Frames that are made for one aligned pattern asked for: usable ones of each space group as the article's, of each other condition,
+#: of each value of a sweep, crystals of the table of groups, and of each foreign kind.
+_SHARES = {"article": 1 / 20, "frames": 1 / 10, "sweeps": 1 / 60, "groups": 1 / 16, "foreign": 1 / 40}
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,6 @@ from napari_sadp.simulation.catalogue import load_catalogue
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import numpy as np
-
     from napari_sadp.labels.scheme import PatternScheme
     from napari_sadp.simulation.catalogue import CatalogueEntry
     from napari_sadp.simulation.crystal import Crystal
@@ -154,38 +152,3 @@ def _composition(entry: CatalogueEntry) -> tuple[tuple[str, float], ...]:
             parts[element] = parts.get(element, 0.0) + occupancy * multiplicity
     total = sum(parts.values())
     return tuple((element, round(amount / total, 4)) for element, amount in sorted(parts.items()))
-
-
-def deal_structures(structures: Sequence[HeldOut], n: int, rng: np.random.Generator) -> list[HeldOut]:
-    """Deal structures: groups in turn, of each its extinction behaviours in turn, and no structure again before all were dealt.
-
-    Parameters
-    ----------
-    structures : sequence of HeldOut
-        What there is.
-    n : int
-        How many.
-    rng : numpy.random.Generator
-        Random numbers of the order.
-
-    Returns
-    -------
-    list of HeldOut
-        As many.
-    """
-    stacks: dict[int, dict[str, list[HeldOut]]] = {}
-    for item in structures:
-        stacks.setdefault(item.crystal.space_group, {}).setdefault(item.behaviour, []).append(item)
-    orders = {
-        name: [stack[k] for k in rng.permutation(len(stack))]
-        for kinds in stacks.values()
-        for name, stack in kinds.items()
-    }
-    groups = [list(kinds) for kinds in stacks.values()]
-    dealt = []
-    for number in range(n):
-        turn, place = divmod(number, len(groups))
-        again, kind = divmod(turn, len(groups[place]))
-        order = orders[groups[place][kind]]
-        dealt.append(order[again % len(order)])
-    return dealt
