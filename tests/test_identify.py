@@ -427,7 +427,8 @@ def test_the_json_holds_what_was_measured(classifier):
     assert len(on) == lattice["n_spots"] > 10
     for spot in on:
         assert spot["rc"] == pytest.approx(beam + np.array(spot["node"]) @ basis, abs=1.0)
-        assert spot["intensity_error"] == pytest.approx(spot["intensity"] / spot["snr"])
+        # the profile alone makes 3 %, noise adds to it
+        assert spot["intensity_error"] > np.hypot(0.03 * spot["intensity"], spot["intensity"] / spot["snr"])
     states = [node["state"] for node in found["nodes"]]
     assert {name: states.count(name) for name in ("present", "absent", "unknown")} == {
         "present": result.nodes.present.sum(),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from napari_sadp.ensemble.contrast import coset_contrast, measured_contrast, weakest_visible
-from napari_sadp.geometry.nodes import PROFILE_ERROR, NodeMap
+from napari_sadp.geometry.nodes import NodeMap
+from napari_sadp.geometry.results import PROFILE_ERROR
 
 GRID = np.array([(m, n) for m in range(-4, 5) for n in range(-4, 5) if (m, n) != (0, 0)])
 SQUARE = np.eye(2)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_sadp.geometry.nodes import PROFILE_ERROR
+from napari_sadp.geometry.results import PROFILE_ERROR
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.nodes import NodeMap

@@ -14,12 +14,11 @@ from napari_sadp.geometry.lattice import MIN_SPOTS, SYSTEMATIC_ERROR
 from napari_sadp.geometry.nodes import (
     OUTLIER_SHARE,
     OUTLIER_WIDTH,
-    PROFILE_ERROR,
     NodeMap,
     presence_probability,
     strongest_at,
 )
-from napari_sadp.geometry.results import SpotLattice, SpotList
+from napari_sadp.geometry.results import PROFILE_ERROR, SpotLattice, SpotList, intensity_error
 from napari_sadp.labels.lattice2d import gauss_reduce, gram, planar_basis, span
 from napari_sadp.labels.scheme import disc_nodes
 from napari_sadp.simulation.bloch import simulate_bloch
@@ -202,7 +201,7 @@ def measure(
     reading = np.where(
         odd & (true < weakest), true + OUTLIER_WIDTH * sigma * rng.standard_normal(len(true)), reading
     )
-    error = np.hypot(sigma, PROFILE_ERROR * np.clip(reading, 0, None))[on]
+    error = intensity_error(sigma, reading)[on]
     top = strongest_at(observed.g[on], reading[on], error, np.ones(on.sum(), dtype=bool))
     presence = presence_probability(reading[on], error, top)
     faint = (top < 3 * error) & (presence < 0.9)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -232,8 +232,12 @@ class LatticeFinder(Finder):
     ) -> list[SpotList]:
         """Return spots of a copy, looked for when they are first asked for."""
         if (kind, factor) not in self._found:
-            self._found[kind, factor] = look(coarser(self.prepared, factor))
+            self._found[kind, factor] = self._counted(look(coarser(self.prepared, factor)))
         return self._found[kind, factor]
+
+    def _counted(self, lists: list[SpotList]) -> list[SpotList]:
+        """Return lists of spots with the noise of counting that the frame shows."""
+        return [replace(spots, gain=self.prepared.gain) for spots in lists]
 
     def _sizes_of(self, factor: int) -> SpotSizes:
         """Return the sizes of the spots of a copy; they are forgotten once the spots are measured."""
@@ -249,7 +253,7 @@ class LatticeFinder(Finder):
 
     def _cautious(self, factor: int) -> list[SpotList]:
         if ("cautious", factor) not in self._found:
-            self._found["cautious", factor] = self._sizes_of(factor).spots()
+            self._found["cautious", factor] = self._counted(self._sizes_of(factor).spots())
             del self._sizes[factor]
         return self._found["cautious", factor]
 

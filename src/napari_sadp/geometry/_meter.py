@@ -127,7 +127,7 @@ class SpotMeter:
         # a place is at most half a pixel from the middle of one, in either coordinate
         self._offset = self._offset[:, np.hypot(*self._offset) <= self._reach + np.sqrt(0.5)]
         # background and noise are smooth, and known at saturated pixels of a frame too
-        self.gain = _gain(prepared if factor == 1 else copy)
+        self.gain = (prepared if factor == 1 else copy).gain
         self.step = STEP
         self.sigma = sigma / factor
         self.radius = np.arange(0, self._reach + 1 + self.step, self.step)
@@ -365,20 +365,3 @@ def _solve(
     error = np.sqrt(np.clip(np.einsum("nii->ni", inverse), 0, None)) / scale
     error[lost] = np.inf
     return answer, error
-
-
-def _gain(prepared: PreparedImage) -> float:
-    """Return the variance per count of signal, from how the noise grows with the background; 0 if it does not."""
-    block = max(4, min(prepared.mask.shape) // 40)
-    level = prepared.background[::block, ::block][~prepared.mask[::block, ::block]].astype(float)
-    variance = prepared.noise[::block, ::block][~prepared.mask[::block, ::block]].astype(float) ** 2
-    if level.size < 20:
-        return 0.0
-    low, high = np.quantile(level, [0.2, 0.95])
-    span = high - low
-    if span <= 3 * np.sqrt(np.median(variance)):
-        # flat background: without an offset, the noise of counting
-        middle = float(np.median(level))
-        return float(np.median(variance) / middle) if middle > 0 else 0.0
-    bright, dim = level >= high, level <= low
-    return float(max(0.0, (np.median(variance[bright]) - np.median(variance[dim])) / span))

@@ -93,6 +93,24 @@ class PreparedImage:
         """The same with saturated pixels under the mask; itself where there are none."""
         return replace(self, mask=self.mask | self.full) if self.full.any() else self
 
+    @cached_property
+    def gain(self) -> float:
+        """Variance per count of signal [counts], from how the noise grows with the background; 0 if it does not."""
+        block = max(4, min(self.mask.shape) // 40)
+        live = ~self.mask[::block, ::block]
+        level = self.background[::block, ::block][live].astype(float)
+        variance = self.noise[::block, ::block][live].astype(float) ** 2
+        if level.size < 20:
+            return 0.0
+        low, high = np.quantile(level, [0.2, 0.95])
+        span = high - low
+        if span <= 3 * np.sqrt(np.median(variance)):
+            # flat background: without an offset, the noise of counting
+            middle = float(np.median(level))
+            return float(np.median(variance) / middle) if middle > 0 else 0.0
+        bright, dim = level >= high, level <= low
+        return float(max(0.0, (np.median(variance[bright]) - np.median(variance[dim])) / span))
+
 
 def prepare_image(pattern: DiffractionPattern, *, window_px: float | None = None) -> PreparedImage:
     """Mask what is no signal, repair single pixels, and subtract the diffuse background.

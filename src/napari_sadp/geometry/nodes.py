@@ -19,6 +19,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from napari_sadp.geometry._meter import MIN_LIVE, SpotMeter, meter_of, nodes_in_view, room_of_spots
+from napari_sadp.geometry.results import intensity_error
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.analyse import PatternGeometry
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 WEAKEST = 2e-3
 #: Share and width of outliers among absent nodes, in units of the uncertainty: texture, streaks, tails of neighbours.
 OUTLIER_SHARE, OUTLIER_WIDTH = 0.03, 5.0
-#: Relative error of an intensity from a profile that does not fit quite.
-PROFILE_ERROR = 0.03
 
 #: Radius of what is fitted at least, over the size of a spot.
 _ROOM = 2.0
@@ -109,7 +108,7 @@ def measure_nodes(geometry: PatternGeometry) -> NodeMap:
     intensity, sigma, live = meter.measure(rc)
     known = live >= MIN_LIVE
     sigma *= _texture(meter, (intensity / sigma)[known], geometry)
-    sigma = np.hypot(sigma, PROFILE_ERROR * np.clip(intensity, 0, None))
+    sigma = intensity_error(sigma, intensity)
     found = np.zeros(len(rc), bool)
     found[seen[seen >= 0]] = True
     limit = strongest_at(np.linalg.norm(rc - lattice.beam_rc, axis=1), intensity, sigma, known)
