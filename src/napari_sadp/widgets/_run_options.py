@@ -30,8 +30,9 @@ _TIPS = {
     "nodes": "Add a layer with all nodes of the fitted lattice: present green, absent red, not to be known grey",
     "covers": "Look for beam stops, margins and bars, and leave them out.\n"
     "Off: only what you paint in a mask is left out, where a dark part of the pattern is taken for a beam stop.",
-    "left_out": "Add a layer with the pixels that did not count: behind a beam stop, bars and margins, faulty ones, and those\n"
-    f"of your mask (up to {MAX_KEPT_IMAGES} patterns)",
+    "left_out": "Add a layer with the pixels that did not count: behind a beam stop, bars and margins, values that are no numbers,\n"
+    f"and those of your mask (up to {MAX_KEPT_IMAGES} patterns). Hot and dead pixels are repaired, and saturated ones say how\n"
+    "bright they are at least: both count and are not drawn; the tooltip of a pattern in the table tells of them.",
 }
 
 
