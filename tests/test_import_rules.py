@@ -24,7 +24,7 @@ LAYERS = [
     {"ensemble"},
     {"models"},
     {"identify"},
-    {"report", "report_classes", "samples", "evaluate"},
+    {"report", "report_classes", "report_lattice", "samples", "evaluate"},
     # front ends: side by side, none imports another; napari's is the reader and the widgets
     {"signals", "napari_io", "widgets", "cli"},
 ]

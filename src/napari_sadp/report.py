@@ -11,6 +11,7 @@ from napari_sadp._atomic import atomic_path
 from napari_sadp.ensemble.ambiguity import same_patterns
 from napari_sadp.identify import UNREADABLE, zone_text
 from napari_sadp.labels.spacegroups import symbol, zone_name
+from napari_sadp.report_lattice import lattice_texts, leftover_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,15 +74,16 @@ def format_table(found: Identification) -> str:
         Patterns, then space groups.
     """
     lines = [
-        f"{'pattern':<32} {'beam (row, col)':>17} {'|g1| px':>8} {'1/Å':>7} {'ratio':>6} {'angle':>6} "
-        f"{'spots':>5}  {'class':<6} {'P':>5}  by lattice"
+        f"{'pattern':<32} {'beam (row, col)':>17} {'spots':>5} {'left':>5}  {'class':<6} {'P':>5}  by lattice"
     ]
     number = 0
     for result in found.patterns:
         lines += _pattern_lines(result)
         if result.used and found.zones is not None:
-            lines.append(f"{'':<32} {_zone_line(found, number)}")
+            lines.append(f"{'':<4}{_zone_line(found, number)}")
             number += 1
+    if found.n_used:
+        lines += ["", "in brackets: standard uncertainty in units of the last digit; left: spots on no node"]
     lines += [*_note_lines(found), ""]
     if not found.n_used:
         return "\n".join([*lines, headline(found)])
@@ -138,14 +140,17 @@ def remarks(found: Identification) -> list[str]:
     Returns
     -------
     list of str
-        What does not fit or could not be used; which zone axis to go to, where another pattern still tells something; and that
-        hexagonal nets are not cubic alone.
+        What does not fit or could not be used; which zone axis to go to, where another pattern still tells something; and which
+        patterns are hexagonal nets, that are not cubic alone.
     """
     used = found.used
     lines = list(found.messages)
     lines += _next_line(found) if used and found.space_groups.none_of_these <= 0.5 else []
-    if used and all(result.best_class[0].startswith("C") for result in used):
-        lines.append("A hexagonal net is also what hexagonal and trigonal crystals show along [0001].")
+    hexagonal = [result.pattern.name for result in used if result.best_class[0].startswith("C")]
+    if hexagonal:
+        lines.append(
+            f"{_named(hexagonal)}: hexagonal and trigonal crystals show such a net too, along [0001]."
+        )
     return lines
 
 
@@ -178,13 +183,22 @@ def _pattern_lines(result: PatternResult) -> list[str]:
     lattice, best = result.lattice, result.best_class
     by_lattice = result.lattice_classes.probabilities
     second = result.scheme.labels[int(np.argmax(by_lattice))]
-    g1 = result.g1_inv_angstrom
-    return [
-        f"{name:<32} {f'({result.beam.rc[0]:.1f}, {result.beam.rc[1]:.1f})':>17} "
-        f"{np.linalg.norm(lattice.g1_px):8.2f} {'-' if g1 is None else f'{g1:.4f}':>7} {lattice.ratio:6.3f} "
-        f"{lattice.angle_deg:6.2f} {lattice.n_spots:5d}  {best[0]:<6} {best[1]:5.2f}  "
-        f"{second} {by_lattice.max() * (1 - result.none_of_these):.2f}"
+    over = result.leftover.n_spots if result.leftover is not None else 0
+    lines = [
+        f"{name:<32} {f'({result.beam.rc[0]:.1f}, {result.beam.rc[1]:.1f})':>17} {lattice.n_spots:5d} {over:5d}  "
+        f"{best[0]:<6} {best[1]:5.2f}  {second} {by_lattice.max() * (1 - result.none_of_these):.2f}"
     ]
+    texts = lattice_texts(result)
+    g1, g2 = texts.g_px
+    measured = [
+        f"type {texts.kind}; |g1| {g1} px, |g2| {g2} px, ratio {texts.ratio}, angle {texts.angle} deg",
+        leftover_text(result.leftover),
+    ]
+    if texts.d_angstrom:
+        lengths = zip(texts.d_angstrom, texts.g_inv_angstrom, strict=True)
+        spacings = [f"d{k} {d} Å, |g{k}| {g} 1/Å" for k, (d, g) in enumerate(lengths, start=1)]
+        measured.insert(1, f"{'; '.join(spacings)}; camera constant {texts.camera_constant} px Å")
+    return lines + [f"{'':<4}{line}" for line in measured if line]
 
 
 def _note_lines(found: Identification) -> list[str]:
@@ -196,10 +210,14 @@ def _note_lines(found: Identification) -> list[str]:
     lines = ["", "what was decided"] if about else []
     for note, names in about.items():
         of_all = len(names) == len(found.patterns) and len(names) > 1
-        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        which = f"all {len(names)} patterns" if of_all else ", ".join(names[:_MOST_NAMES]) + more
-        lines.append(f"  {which}: {note}")
+        lines.append(f"  {f'all {len(names)} patterns' if of_all else _named(names)}: {note}")
     return lines
+
+
+def _named(names: list[str]) -> str:
+    """Return names of patterns as text, the first of many."""
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
 
 
 def plot_identification(found: Identification) -> Figure:

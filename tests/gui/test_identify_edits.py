@@ -19,6 +19,7 @@ from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.edit import Edits, analyse_edited
 from napari_sadp.geometry.results import SpotList
 from napari_sadp.identify import combine_results
+from napari_sadp.report_lattice import with_error
 from napari_sadp.widgets import _edit, identify
 from napari_sadp.widgets._edit import PATIENCE_MS
 
@@ -97,8 +98,9 @@ def assert_shows(widget, layers, core, frame: int = 1) -> None:
     """Compare table and layers of a frame with an analysis by the core."""
     lattice = core.lattice
     row = table_row(widget, frame)
-    assert float(row["|g2|/|g1|"]) == pytest.approx(lattice.ratio, abs=6e-4)
-    assert float(row["Angle °"]) == pytest.approx(lattice.angle_deg, abs=6e-3)
+    log_ratio_error, angle_error = np.sqrt(np.diag(lattice.shape_covariance()))
+    assert row["|g2|/|g1|"] == with_error(lattice.ratio, lattice.ratio * log_ratio_error)
+    assert row["Angle °"] == with_error(lattice.angle_deg, np.degrees(angle_error))
     assert int(row["Spots"]) == lattice.n_spots
     assert [float(x) for x in row["Beam px"].split(",")] == pytest.approx(core.beam.rc, abs=0.06)
     assert rows_of(layers["beam"], frame)[0] == pytest.approx(core.beam.rc, abs=2e-3)
@@ -274,7 +276,8 @@ def test_too_few_spots_are_refused_and_a_lattice_by_hand_still_counts(qtbot, vie
     settle(qtbot, widget)
     assert widget.outcome.found.n_used == 2
     assert widget.pattern_table.columnSpan(1, 1) == 1
-    assert float(table_row(widget, 1)["Angle °"]) == pytest.approx(found.lattice.angle_deg, abs=0.05)
+    angle = float(table_row(widget, 1)["Angle °"].partition("(")[0])
+    assert angle == pytest.approx(found.lattice.angle_deg, abs=0.06)
     assert np.count_nonzero(layers["lattice"].data[:, 0, 0] == 1) == 2
     assert "lattice vectors given by the user" in widget.outcome.frames[1].result.notes
 

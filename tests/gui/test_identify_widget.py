@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import dask.array as da
@@ -34,6 +35,11 @@ def complaints(monkeypatch) -> list[str]:
 
 def cells(table, row: int) -> list[str]:
     return table.row_text(row)
+
+
+def value(text: str) -> float:
+    """The number before its uncertainty in brackets."""
+    return float(text.partition("(")[0])
 
 
 # ---- results -----------------------------------------------------------------------------------------------------
@@ -70,12 +76,38 @@ def test_a_stack(qtbot, viewer, widget, patterns, stack_keywords):
     assert (first[0], second[0]) == ("frame 0", "frame 1")
     headers = [table.horizontalHeaderItem(i).text() for i in range(table.columnCount())]
     row = dict(zip(headers, first, strict=True))
-    assert float(row["|g1| 1/Å"]) == pytest.approx(2 / 4.05, rel=0.01)  # 200 of aluminium
-    assert float(row["|g1| px"]) == pytest.approx(2 / 4.05 / 0.0125, rel=0.01)
-    assert float(row["|g2|/|g1|"]) == pytest.approx(1, abs=0.01)
-    assert float(row["Angle °"]) == pytest.approx(90, abs=0.5)
+    assert value(row["d1 Å"]) == pytest.approx(4.05 / 2, rel=0.01)  # 200 of aluminium
+    assert value(row["|g1| px"]) == pytest.approx(2 / 4.05 / 0.0125, rel=0.01)
+    assert value(row["|g2|/|g1|"]) == pytest.approx(1, abs=0.01)
+    assert value(row["Angle °"]) == pytest.approx(90, abs=0.5)
+    # the systematic error of a fitted lattice is half a percent
+    assert re.fullmatch(r"2\.0\d\d\(1\d\)", row["d1 Å"])
+    assert row["Type"].startswith("A 0.9")
+    assert row["Left over"] == "0"
     assert row["By lattice"].startswith("A1")
-    assert float(dict(zip(headers, second, strict=True))["Angle °"]) == pytest.approx(70.53, abs=0.5)
+    assert value(dict(zip(headers, second, strict=True))["Angle °"]) == pytest.approx(70.53, abs=0.5)
+    tip = table.item(0, headers.index("d1 Å")).toolTip()
+    assert "|g1| 0.49" in tip
+    assert "camera constant 80 px Å" in tip
+    assert "hexagonal: 0.000" in table.item(0, headers.index("Type")).toolTip()
+
+
+def test_a_second_grain_is_in_the_table(qtbot, viewer, widget):
+    row, col = np.mgrid[:256, :256]
+    m, n = (a.ravel() for a in np.mgrid[-4:5, -4:5])
+    image = np.full((256, 256), 10.0)
+    for size, turn, height in ((26.0, 0.1, 3000.0), (22.0, 0.6, 700.0)):
+        for i, j in zip(m, n, strict=True):
+            r = 128 + size * (i * np.cos(turn) - j * np.sin(turn))
+            c = 127 + size * (i * np.sin(turn) + j * np.cos(turn))
+            image += height * np.exp(-(i * i + j * j) / 12 - 0.5 * ((row - r) ** 2 + (col - c) ** 2) / 1.8**2)
+    viewer.add_image(np.random.default_rng(0).poisson(image).astype(np.float32))
+    run(qtbot, widget)
+    headers = [column[0] for column in widget.pattern_table.COLUMNS]
+    cell = widget.pattern_table.item(0, headers.index("Left over"))
+    assert int(cell.text().removesuffix(" + lattice")) > 10
+    assert cell.text().endswith(" + lattice")
+    assert "a second lattice, |g1| 22." in cell.toolTip() or "a second lattice, |g1| 21." in cell.toolTip()
 
 
 def test_the_space_groups(qtbot, viewer, widget, patterns, stack_keywords):
@@ -185,15 +217,16 @@ def test_an_image_in_real_space_is_refused(qtbot, viewer, widget, patterns):
 def test_an_uncalibrated_pattern_is_measured_in_pixels(qtbot, viewer, widget, patterns):
     viewer.add_image(patterns[0].data)
     run(qtbot, widget)
-    row = cells(widget.pattern_table, 0)
-    assert row[6] == "-"
-    assert float(row[7]) > 10
+    headers = [column[0] for column in widget.pattern_table.COLUMNS]
+    row = dict(zip(headers, cells(widget.pattern_table, 0), strict=True))
+    assert (row["d1 Å"], row["d2 Å"]) == ("-", "-")
+    assert value(row["|g1| px"]) > 10
     assert "Not calibrated" in widget.summary.value
     # unless the user knows better
     widget.run_options.pixel_size.value = 0.0125
     run(qtbot, widget)
-    row = cells(widget.pattern_table, 0)
-    assert float(row[6]) == pytest.approx(0.0125 * float(row[7]), rel=0.02)
+    row = dict(zip(headers, cells(widget.pattern_table, 0), strict=True))
+    assert 1 / value(row["d1 Å"]) == pytest.approx(0.0125 * value(row["|g1| px"]), rel=0.02)
     assert "Not calibrated" not in widget.summary.value
     assert "pixel size 0.0125 1/Å as given" in widget.outcome.frames[0].result.pattern.notes
 
@@ -210,7 +243,7 @@ def test_faint_spots_do_not_count_where_the_user_says_so(qtbot, viewer, widget):
     for percent in (0.0, 10.0):
         widget.faintest.value = percent
         run(qtbot, widget)
-        spacings.append(float(cells(widget.pattern_table, 0)[7]))
+        spacings.append(np.linalg.norm(widget.outcome.frames[0].result.lattice.g1_px))
     assert spacings == pytest.approx([18.0, 18.0 * np.sqrt(2)], rel=0.02)
 
 

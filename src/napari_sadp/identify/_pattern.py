@@ -317,6 +317,7 @@ def classify_geometry(geometry: PatternGeometry, classifier: Classifier) -> Patt
         lattice_trust=trust,
         notes=(*geometry.notes, doubt) if trust < _DOUBTFUL else geometry.notes,
         left_out=geometry.mask,
+        leftover=left,
     )
 
 

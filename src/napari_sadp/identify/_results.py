@@ -12,14 +12,20 @@ from napari_sadp.ensemble.ambiguity import indistinguishable, same_patterns
 from napari_sadp.ensemble.constants import PRIOR_NONE
 from napari_sadp.ensemble.indexing import Indexing, index_lattice
 from napari_sadp.ensemble.next_axis import ZONE_KNOWN, NextAxis, rank_next_axes
-from napari_sadp.geometry.calibrated import calibrated_lattice
-from napari_sadp.geometry.nodes import STATE_NAMES
+from napari_sadp.identify._as_dict import (
+    calibrated_dict,
+    lattice_dict,
+    leftover_dict,
+    node_dicts,
+    spot_dicts,
+)
 from napari_sadp.labels.spacegroups import CUBIC_GROUPS, behaviours, symbol, zone_name
 
 if TYPE_CHECKING:
     from napari_sadp.ensemble.combine import SpaceGroupPosterior
     from napari_sadp.ensemble.lattice_classes import LatticeClasses
     from napari_sadp.ensemble.priors import GroupPrior
+    from napari_sadp.geometry.grains import Leftover
     from napari_sadp.geometry.nodes import NodeMap
     from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
     from napari_sadp.labels.scheme import PatternScheme, Zone
@@ -69,6 +75,8 @@ class PatternResult:
         What was decided on the way.
     left_out : (n_rows, n_cols) ndarray of bool or None
         Pixels that did not count: masked by the user or the file, or found to mean nothing, as those behind a beam stop.
+    leftover : Leftover or None
+        Spots on no node of the lattice, as a second grain makes them; None when refused.
     """
 
     pattern: DiffractionPattern
@@ -87,6 +95,7 @@ class PatternResult:
     lattice_trust: float = 1.0
     notes: tuple[str, ...] = field(default_factory=tuple)
     left_out: np.ndarray | None = None
+    leftover: Leftover | None = None
 
     @property
     def used(self) -> bool:
@@ -133,11 +142,12 @@ class PatternResult:
             "beam_rc": None if self.beam is None else [float(x) for x in self.beam.rc],
             "beam_score": None if self.beam is None else float(self.beam.score),
             "beam_method": None if self.beam is None else self.beam.method,
-            "spots": [] if self.spots is None else _spot_dicts(self.spots, self.lattice),
-            "lattice": None if self.lattice is None else _lattice_dict(self.lattice),
-            "nodes": [] if self.nodes is None else _node_dicts(self.nodes),
+            "spots": [] if self.spots is None else spot_dicts(self.spots, self.lattice),
+            "lattice": None if self.lattice is None else lattice_dict(self.lattice),
+            "leftover": None if self.leftover is None else leftover_dict(self.leftover),
+            "nodes": [] if self.nodes is None else node_dicts(self.nodes),
             "g1_inv_angstrom": self.g1_inv_angstrom,
-            "calibrated": self._calibrated(),
+            "calibrated": calibrated_dict(self),
             "class": {"label": best[0], "probability": best[1]} if best else None,
             "class_probabilities": self._by_label(self.stated),
             "network_probabilities": self._by_label(self.network),
@@ -153,70 +163,12 @@ class PatternResult:
             "notes": list(self.notes),
         }
 
-    def _calibrated(self) -> dict[str, Any] | None:
-        """Return lengths with their uncertainties, and the camera constant; None when refused or uncalibrated."""
-        if self.lattice is None or self.pattern.pixel_size_inv_angstrom is None:
-            return None
-        found = calibrated_lattice(self.lattice, self.pattern)
-        return {
-            "g_inv_angstrom": found.g_inv_angstrom.tolist(),
-            "g_error_inv_angstrom": found.g_error_inv_angstrom.tolist(),
-            "d_angstrom": found.d_angstrom.tolist(),
-            "d_error_angstrom": found.d_error_angstrom.tolist(),
-            "camera_constant_px_angstrom": found.camera_constant_px_angstrom,
-        }
-
     def _by_label(self, values: np.ndarray | None) -> dict[str, float] | None:
         """Return probabilities of the classes, and of none of them where there is one more, by name."""
         if values is None:
             return None
         labels = (*self.scheme.labels, NONE_LABEL)[: len(values)]
         return {label: float(p) for label, p in zip(labels, values, strict=True)}
-
-
-def _spot_dicts(spots: SpotList, lattice: SpotLattice | None) -> list[dict[str, Any]]:
-    """Return every spot, with its node where there is a lattice that it lies on."""
-    nodes: list[Any] = [None] * len(spots)
-    if lattice is not None and lattice.spots is spots:
-        pairs = zip(lattice.indices.tolist(), lattice.indexed.tolist(), strict=True)
-        nodes = [node if on else None for node, on in pairs]
-    columns = (spots.rc, spots.intensity, spots.intensity_error, spots.snr)
-    return [
-        {"rc": rc, "intensity": value, "intensity_error": error, "snr": snr, "node": node}
-        for rc, value, error, snr, node in zip(*(c.tolist() for c in columns), nodes, strict=True)
-    ]
-
-
-def _node_dicts(nodes: NodeMap) -> list[dict[str, Any]]:
-    """Return every node in view; an unknown intensity is None, since JSON knows no NaN."""
-    columns = (nodes.indices, nodes.rc, nodes.intensity, nodes.sigma, nodes.presence, nodes.state)
-    return [
-        {
-            "node": node,
-            "rc": rc,
-            "intensity": value if np.isfinite(value) else None,
-            "intensity_error": error if np.isfinite(error) else None,
-            "presence": presence,
-            "state": STATE_NAMES[state],
-        }
-        for node, rc, value, error, presence, state in zip(*(c.tolist() for c in columns), strict=True)
-    ]
-
-
-def _lattice_dict(lattice: SpotLattice) -> dict[str, Any]:
-    log_ratio_error, angle_error = np.sqrt(np.diag(lattice.shape_covariance()))
-    return {
-        "g1_px": [float(x) for x in lattice.g1_px],
-        "g2_px": [float(x) for x in lattice.g2_px],
-        "ratio": lattice.ratio,
-        "angle_deg": lattice.angle_deg,
-        "ratio_error": float(lattice.ratio * log_ratio_error),
-        "angle_error_deg": float(np.degrees(angle_error)),
-        "type_probabilities": {name: float(p) for name, p in lattice.type_probabilities().items()},
-        "rms_px": float(lattice.rms_px),
-        "radial_px2": float(lattice.radial_px2),
-        "n_spots": lattice.n_spots,
-    }
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,17 +11,20 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableW
 
 from napari_sadp.identify import NONE_LABEL
 from napari_sadp.labels.spacegroups import symbol
+from napari_sadp.report_lattice import lattice_texts, leftover_text
 from napari_sadp.widgets._layers import OTHER_COLOUR
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_sadp.identify import PatternResult
+    from napari_sadp.report_lattice import LatticeTexts
     from napari_sadp.widgets._work import FrameResult, Outcome
 
 _ROW_HEIGHT = 22
 _MAX_MEMBERS = 12
 _MAX_COLUMN = 170  # [px of the screen]
+_BRACKETS = "In brackets: standard uncertainty of the fit, in units of the last digit"
 
 
 class _Table(QTableWidget):
@@ -81,13 +84,20 @@ class PatternTable(_Table):
         ("Pattern", "Layer and frame"),
         ("Class", "Pattern class by network and lattice; 'none': the lattice fits no class"),
         ("P", "Probability of the class"),
-        ("By lattice", "Most probable class by ratio and angle of the lattice alone, with its probability"),
-        ("|g2|/|g1|", "Ratio of the two shortest lattice vectors"),
-        ("Angle °", "Angle between them [deg]"),
-        ("|g1| 1/Å", "Length of the shortest lattice vector [1/Å]; '-' when uncalibrated"),
-        ("|g1| px", "Length of the shortest lattice vector [px]"),
-        ("Beam px", "Direct beam (row, col) [px]"),
+        ("Type", "Lattice type and its probability: A square, B rectangle, C hexagonal, D oblique"),
+        ("d1 Å", f"Spacing of the shortest lattice vector [Å]; '-' when uncalibrated\n{_BRACKETS}"),
+        ("d2 Å", f"Spacing of the second one [Å]; '-' when uncalibrated\n{_BRACKETS}"),
+        ("Angle °", f"Angle between them [deg]\n{_BRACKETS}"),
         ("Spots", "Spots on the lattice"),
+        (
+            "Left over",
+            "Spots on no node of the lattice; '+ lattice' where they span one of their own, as a second grain or twin does",
+        ),
+        ("|g1| px", f"Length of the shortest lattice vector [px]\n{_BRACKETS}"),
+        ("|g2| px", f"Length of the second one [px]\n{_BRACKETS}"),
+        ("|g2|/|g1|", f"Ratio of their lengths\n{_BRACKETS}"),
+        ("By lattice", "Most probable class by ratio and angle of the lattice alone, with its probability"),
+        ("Beam px", "Direct beam (row, col) [px]"),
     )
 
     def __init__(self) -> None:
@@ -122,8 +132,7 @@ class PatternTable(_Table):
             self.put(row, 1, refusal).setForeground(QColor(OTHER_COLOUR))
             self.setSpan(row, 1, 1, self.columnCount() - 1)
         else:
-            tips = [class_description(result)] + [""] * (len(cells) - 1)
-            for column, (text, tip) in enumerate(zip(cells, tips, strict=True), start=1):
+            for column, (text, tip) in enumerate(cells, start=1):
                 self.put(row, column, text, tip)
 
     def _on_current(self, row: int, *_: int) -> None:
@@ -180,23 +189,38 @@ def class_description(result: PatternResult) -> str:
     return f"{label} is shown by {', '.join(names[:_MAX_MEMBERS])}{more}"
 
 
-def _cells(result: PatternResult) -> list[str] | None:
-    """Return the cells of a pattern that was used, from the class on; None for a refused one."""
+def _cells(result: PatternResult) -> list[tuple[str, str]] | None:
+    """Return the cells of a pattern that was used with their tooltips, from the class on; None for a refused one."""
     if result.best_class is None or result.lattice is None:
         return None
-    lattice, g1 = result.lattice, result.g1_inv_angstrom
     label, probability = result.best_class
     by_lattice = result.lattice_classes.probabilities
     second = int(np.argmax(by_lattice))
     share = float(by_lattice[second]) * (1 - result.none_of_these)
+    texts = lattice_texts(result)
+    left = result.leftover
+    count = "" if left is None else f"{left.n_spots}{'' if left.basis is None else ' + lattice'}"
     return [
-        label,
-        f"{probability:.2f}",
-        f"{result.scheme.labels[second]} {share:.2f}",
-        f"{lattice.ratio:.3f}",
-        f"{lattice.angle_deg:.2f}",
-        "-" if g1 is None else f"{g1:.4f}",
-        f"{np.linalg.norm(lattice.g1_px):.2f}",
-        f"{result.beam.rc[0]:.1f}, {result.beam.rc[1]:.1f}",
-        str(lattice.n_spots),
+        (label, class_description(result)),
+        (f"{probability:.2f}", ""),
+        (texts.kind, texts.kinds),
+        *_spacing_cells(texts),
+        (texts.angle, ""),
+        (str(result.lattice.n_spots), ""),
+        (count, leftover_text(left)),
+        *((length, "") for length in texts.g_px),
+        (texts.ratio, ""),
+        (f"{result.scheme.labels[second]} {share:.2f}", ""),
+        (f"{result.beam.rc[0]:.1f}, {result.beam.rc[1]:.1f}", ""),
     ]
+
+
+def _spacing_cells(texts: LatticeTexts) -> list[tuple[str, str]]:
+    """Return the two spacings, with the reciprocal lengths and the camera constant as tooltips."""
+    if not texts.d_angstrom:
+        return [("-", "Not calibrated: give a pixel size above")] * 2
+    constant = (
+        f"camera constant {texts.camera_constant} px Å; errors of the calibration are not in the uncertainty"
+    )
+    lengths = zip(texts.d_angstrom, texts.g_inv_angstrom, strict=True)
+    return [(d, f"d{k} {d} Å, |g{k}| {g} 1/Å\n{constant}") for k, (d, g) in enumerate(lengths, start=1)]
