@@ -180,7 +180,7 @@ def test_oblong_pixels_stay_as_in_the_file(viewer, tmp_path, counts):
     assert layer.data.shape == (40, 50)
 
 
-@pytest.mark.parametrize("unit", ["px", "", None, "<undefined>", "furlong per fortnight", "1/furlongg"])
+@pytest.mark.parametrize("unit", ["px", "", None, "<undefined>", "furlong per fortnigh", "1/furlongg"])
 def test_units_that_napari_cannot_parse_become_pixels(viewer, tmp_path, counts, unit):
     path = write_hspy(tmp_path / "a.hspy", counts, [unit, "1/nm", "1/nm"], [3.0, 0.2, 0.2])
     [layer] = viewer.open(path, plugin="napari-sadp")

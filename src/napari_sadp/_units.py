@@ -27,6 +27,7 @@ _RECIPROCAL_TO_INV_ANGSTROM = {
     "1/m": 1e-10,
 }
 _REAL_UNITS = {"pm", "angstrom", "nm", "um", "mm", "m"}
+_KNOWN_UNITS = {*_RECIPROCAL_TO_INV_ANGSTROM, *_REAL_UNITS, "cm", "rad", "mrad", "ev", "kev", "s", "deg"}
 _PREFIXED_LENGTH = {
     "å": "angstrom",
     "a": "angstrom",
@@ -99,12 +100,13 @@ def normalise_unit(unit: object) -> str:
     Returns
     -------
     str
-        ``"1/angstrom"``, ``"1/nm"``, ``"nm"``, ``"mrad"`` ...; ``"pixel"`` when the file gives no physical unit.
+        ``"1/angstrom"``, ``"1/nm"``, ``"nm"``, ``"mrad"`` ...; ``"pixel"`` when the file gives no physical unit; one that nobody here
+        knows as the file has it.
 
     Examples
     --------
-    >>> normalise_unit("$A^{-1}$"), normalise_unit("n_m"), normalise_unit("<undefined>")
-    ('1/angstrom', 'nm', 'pixel')
+    >>> normalise_unit("$A^{-1}$"), normalise_unit("n_m"), normalise_unit("<undefined>"), normalise_unit("k_A^-1")
+    ('1/angstrom', 'nm', 'pixel', 'k_A^-1')
     """
     text = "" if unit is None else str(unit)
     text = re.sub(r"[\s$_{}\[\]]", "", text).lower()  # blanks, TeX, and the "[n_m]" of emd files
@@ -116,8 +118,10 @@ def normalise_unit(unit: object) -> str:
     inverse = re.fullmatch(r"1?/\(?(.+?)\)?|(.+?)(?:\^|\*\*)\(?-1\)?|(.+?)-1", text)
     if inverse:
         inner = next(group for group in inverse.groups() if group)
-        return "1/" + _PREFIXED_LENGTH.get(inner, inner)
-    return _PREFIXED_LENGTH.get(text, text)
+        known = "1/" + _PREFIXED_LENGTH.get(inner, inner)
+    else:
+        known = _PREFIXED_LENGTH.get(text, text)
+    return known if known in _KNOWN_UNITS else " ".join(str(unit).split())
 
 
 def is_real_space(unit: str) -> bool:

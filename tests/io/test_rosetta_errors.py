@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 import threading
 
 import h5py
@@ -220,6 +221,16 @@ def test_missing_package_says_so(tmp_path, monkeypatch, capfd):
     message = refused(write(tmp_path / "p.dm3"), capfd)
     assert "strange" in message
     assert "install" in message
+
+
+def test_a_folder_whose_reader_is_not_installed(tmp_path, monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "rsciio.zspy", None)  # as if it could not be imported
+    (tmp_path / "p.zspy").mkdir()
+    message = refused(tmp_path / "p.zspy", capfd)
+    assert "needs zarr, which is not installed" in message
+    assert 'pip install "rosettasciio[zspy]"' in message
+    assert "cannot be opened" not in message
+    assert "damaged" not in message
 
 
 @pytest.mark.parametrize(

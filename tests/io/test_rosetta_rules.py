@@ -51,6 +51,13 @@ def test_no_unit(tmp_path, unit):
     assert (stack.axis_units, stack.axis_scale) == ("pixel", (1.0, 1.0))
 
 
+@pytest.mark.parametrize("unit", ["k_A^-1", "$q_{nm}^{-1}$", "1/V", "Grad C"])
+def test_an_unknown_unit_is_reported_as_the_file_has_it(tmp_path, unit):
+    stack = one(tmp_path, ramp(N, N), [unit, unit], [0.01, 0.01])
+    assert stack.pixel_size_inv_angstrom is None
+    assert f"pixel size of 0.01 {unit} " in stack.notes[0]
+
+
 @pytest.mark.parametrize("unit", ["nm", "µm", "Å", "pm", "n_m"])
 def test_real_space_is_an_image(tmp_path, unit):
     stack = one(tmp_path, ramp(N, N), [unit, unit], [0.5, 0.5])

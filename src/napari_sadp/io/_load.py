@@ -28,6 +28,13 @@ COMMON_EXTENSIONS = "dm3, dm4, emd, hspy, blo, mib, emi, ser, tif, png, bmp, jpg
 _FOLDER_FORMATS = {"zspy"}  # a zarr store is a folder
 # several plugins claim these: try one after the other
 _CONTAINER_EXTENSIONS = {"h5", "hdf5", "xml", "csv", "img", "mrc"}
+# packages that some plugins need, and the extra of RosettaSciIO that brings them
+_NEEDS = {
+    "ZSPY": ("zarr", "zspy"),
+    "MRCZ": ("mrcz", "mrcz"),
+    "USID": ("pyUSID", "usid"),
+    "Arina": ("hdf5plugin", "arina"),
+}
 _NEVER_LAZY = {"Image"}  # rsciio raises TypeError for lazy images
 # a lazy tif keeps its file open until the garbage collector comes round, which pays for large files only
 _EAGER_BELOW_BYTES = {"TIFF": 256 * 2**20}
@@ -75,11 +82,11 @@ def load(path: Path, lazy: bool) -> tuple[str, list[dict[str, Any]], tuple[str, 
     Raises
     ------
     UnreadableFileError
-        If the file is missing, empty, of an unknown format, or damaged.
+        If the file is missing, empty, of an unknown format, or damaged, or a package that reads it is not installed.
     """
     plugins = _plugins_for(path)
     causes: list[str] = []
-    missing_package = False
+    incomplete: list[str] = []
     for plugin in plugins:
         with quiet() as heard:
             signals, cause, missing = _attempt(plugin, path, lazy)
@@ -87,13 +94,32 @@ def load(path: Path, lazy: bool) -> tuple[str, list[dict[str, Any]], tuple[str, 
                 gc.collect()  # readers that fail leave their files open in cycles; be quiet about them here
         if signals:
             return plugin["name"], signals, tuple(dict.fromkeys(heard))
+        if missing:
+            incomplete.append(plugin["name"])
+            cause = (
+                f"needs {_NEEDS[plugin['name']][0]}, which is not installed"
+                if plugin["name"] in _NEEDS
+                else cause
+            )
         causes.append(f"{plugin['name']}: {cause}")
-        missing_package |= missing
-    advice = "copy it again from the microscope, or export it anew"
-    if missing_package:
-        advice = "install what is missing, or export it to another format"
+    failure = f"{path}: not readable as .{_extension(path)} ({'; '.join(causes)})"
+    if not incomplete:
+        raise UnreadableFileError(
+            f"{failure}; {_looks_like(path)}: copy it again from the microscope, or export it anew"
+        )
+    # of a file that nobody tried to read, the first bytes say nothing
+    looks = "" if len(incomplete) == len(plugins) else f"; {_looks_like(path)}"
     raise UnreadableFileError(
-        f"{path}: not readable as .{_extension(path)} ({'; '.join(causes)}); {_looks_like(path)}: {advice}"
+        f"{failure}{looks}: {_how_to_install(incomplete)}, or export it to another format"
+    )
+
+
+def _how_to_install(plugins: list[str]) -> str:
+    extras = ",".join(_NEEDS[name][1] for name in plugins if name in _NEEDS)
+    return (
+        f'install what is missing (pip install "rosettasciio[{extras}]")'
+        if extras
+        else "install what is missing"
     )
 
 
