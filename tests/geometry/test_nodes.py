@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from napari_sadp.errors import PatternRefusedError
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.convention import g1_length
-from napari_sadp.geometry.conversions import PATTERN_CONVERSIONS, convert_pattern
+from napari_sadp.geometry.conversions import PATTERN_CONVERSIONS, convert_pattern, render_nodes
 from napari_sadp.geometry.draw import render_gaussians
 from napari_sadp.geometry.nodes import friedel_agreement
+from napari_sadp.geometry.results import undistorted
 from napari_sadp.pattern import DiffractionPattern
 
 BEAM, BASIS, SIGMA, SIZE = np.array([121.4, 133.7]), np.array([[17.0, 9.0], [-12.0, 20.0]]), 1.8, 256
@@ -150,8 +153,32 @@ def test_rendered_shows_the_present_nodes_and_nothing_else(measured):
     assert value[~present].max() < 1e-3
     assert np.corrcoef(value[present], volume[inside][present])[0, 1] > 0.99
     # g1 lies along the rows, at the length of the convention
-    g1 = image.from_pattern(BEAM + geometry.lattice.g1_px) - image.from_pattern(BEAM)
-    np.testing.assert_allclose(g1, [g1_length(256), 0], atol=1e-6)
+    beam, g1 = image.from_pattern(geometry.lattice.node_rc([[0, 0], [1, 0]]))
+    np.testing.assert_allclose(g1 - beam, [g1_length(256), 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("edge", [0.03, -0.03])
+def test_the_map_of_rendered_holds_the_radial_distortion(measured, edge):
+    """A pincushion, or a barrel, of 3 % at 120 px: a drawn node leads to its spot, and the spot to the node."""
+    geometry, _ = measured
+    nodes, lattice = geometry.nodes, replace(geometry.lattice, radial_px2=edge / 120**2)
+    image = render_nodes(nodes, lattice, size=256, gamma=1.0)
+    basis = np.stack([lattice.g1_px, lattice.g2_px])
+    drawn = 127.5 + nodes.indices @ basis @ np.linalg.inv(image.matrix).T
+    inside = nodes.present & np.all((drawn > 3) & (drawn < 252), axis=1)
+    pixel = np.round(drawn[inside]).astype(int)
+    assert image.data[pixel[:, 0], pixel[:, 1]].min() > 0
+    spots = lattice.node_rc(nodes.indices)
+    np.testing.assert_allclose(image.to_pattern(drawn), spots, atol=1e-9)
+    np.testing.assert_allclose(image.from_pattern(spots), drawn, atol=1e-9)
+    # that is not what a linear map gives
+    linear = lattice.beam_rc + nodes.indices @ basis
+    assert np.linalg.norm(image.to_pattern(drawn) - linear, axis=1).max() > 2
+
+
+def test_beyond_the_edge_of_a_barrel_the_inverse_stays_finite():
+    far = undistorted(np.array([[500.0, 0.0], [0.0, 0.0]]), -0.1 / 120**2)
+    np.testing.assert_allclose(far, [[750.0, 0.0], [0.0, 0.0]], rtol=1e-3)
 
 
 def test_rendered_does_not_change_when_the_camera_turns():

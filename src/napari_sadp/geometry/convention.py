@@ -23,6 +23,7 @@ from skimage.filters import gaussian
 from skimage.transform import warp
 
 from napari_sadp._validate import check_option, check_range
+from napari_sadp.geometry.results import distorted, undistorted
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.results import SpotLattice
@@ -54,6 +55,9 @@ class TrainingImage:
         Direct beam in the pattern [px].
     version : str
         `IMAGE_CONVENTION` at the time.
+    radial_px2 : float
+        Radial distortion of the pattern that the image is free of, see `SpotLattice` [px^-2]; 0 where the pattern was resampled
+        as it is, and the map is linear.
     """
 
     data: np.ndarray
@@ -61,15 +65,17 @@ class TrainingImage:
     matrix: np.ndarray
     beam_rc: np.ndarray
     version: str = IMAGE_CONVENTION
+    radial_px2: float = 0.0
 
     def to_pattern(self, rc: np.ndarray) -> np.ndarray:
         """Map image coordinates (n, 2) [px] to coordinates in the pattern (n, 2) [px]."""
-        return self.beam_rc + (np.asarray(rc, dtype=float) - beam_position(len(self.data))) @ self.matrix.T
+        g = (np.asarray(rc, dtype=float) - beam_position(len(self.data))) @ self.matrix.T
+        return self.beam_rc + distorted(g, self.radial_px2)
 
     def from_pattern(self, rc: np.ndarray) -> np.ndarray:
         """Map coordinates in the pattern (n, 2) [px] to image coordinates (n, 2) [px]."""
-        offset = np.asarray(rc, dtype=float) - self.beam_rc
-        return offset @ np.linalg.inv(self.matrix).T + beam_position(len(self.data))
+        g = undistorted(np.asarray(rc, dtype=float) - self.beam_rc, self.radial_px2)
+        return g @ np.linalg.inv(self.matrix).T + beam_position(len(self.data))
 
 
 def beam_position(size: int) -> float:

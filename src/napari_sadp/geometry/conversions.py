@@ -17,6 +17,7 @@ from napari_sadp.geometry.convention import (
     GAMMA,
     IMAGE_SIZE,
     TrainingImage,
+    beam_position,
     g1_length,
     image_map,
     normalise_image,
@@ -91,7 +92,8 @@ def render_nodes(
     Returns
     -------
     TrainingImage
-        Spots of one size; a spot too saturated to be measured counts as the strongest. Unknown nodes stay dark.
+        Spots of one size; a spot too saturated to be measured counts as the strongest. Unknown nodes stay dark. Its map to the
+        pattern and back holds the radial distortion of the lattice.
 
     Raises
     ------
@@ -102,7 +104,9 @@ def render_nodes(
     check_range("gamma", gamma, 0.0, 2.0, low_inclusive=False)
     matrix = image_map(lattice, size, "aligned")
     beam = np.asarray(lattice.beam_rc, dtype=float)
-    blank = TrainingImage(np.zeros((size, size), np.float32), "rendered", matrix, beam)
+    blank = TrainingImage(
+        np.zeros((size, size), np.float32), "rendered", matrix, beam, radial_px2=lattice.radial_px2
+    )
     shown = nodes.present
     if not shown.any():
         return blank
@@ -110,6 +114,7 @@ def render_nodes(
     known = np.isfinite(intensity)
     intensity = np.where(known, intensity, np.max(intensity[known], initial=1.0)).clip(0.0)
     # where they would be without radial distortion, as the simulator draws them
-    rc = blank.from_pattern(replace(lattice, radial_px2=0.0).node_rc(nodes.indices[shown]))
+    g = nodes.indices[shown] @ np.stack([lattice.g1_px, lattice.g2_px])
+    rc = g @ np.linalg.inv(matrix).T + beam_position(size)
     image = render_gaussians(rc, intensity, SPOT_SIGMA_G1 * g1_length(size), (size, size))
-    return TrainingImage(normalise_image(image, gamma).astype(np.float32), "rendered", matrix, beam)
+    return replace(blank, data=normalise_image(image, gamma).astype(np.float32))

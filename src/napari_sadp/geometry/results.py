@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 #: Elliptical distortion of an ordinary projector system, root mean square of long over short axis minus 1.
 TYPICAL_ELLIPTICITY = 0.015
+_NEWTON_STEPS = 30
 #: Relative error of an intensity from a profile that does not fit quite, or that a sum does not hold whole.
 PROFILE_ERROR = 0.03
 
@@ -209,7 +210,25 @@ class SpotLattice:
 
     def rc_of(self, g: np.ndarray) -> np.ndarray:
         """Return the positions (n, 2) [px] of vectors (n, 2) from the direct beam that no distortion has moved [px]."""
-        return self.beam_rc + g * (1 + self.radial_px2 * np.sum(g**2, axis=-1, keepdims=True))
+        return self.beam_rc + distorted(g, self.radial_px2)
+
+
+def distorted(g: np.ndarray, radial_px2: float) -> np.ndarray:
+    """Return vectors from the direct beam (n, 2) [px] as a radial distortion [px^-2] displaces them, see `SpotLattice`."""
+    return g * (1 + radial_px2 * np.sum(g**2, axis=-1, keepdims=True))
+
+
+def undistorted(offset: np.ndarray, radial_px2: float) -> np.ndarray:
+    """Return the vectors (n, 2) [px] that `distorted` displaces to these (n, 2) [px].
+
+    Beyond the edge of a barrel, where no vector is displaced to, they are a longer one by half.
+    """
+    # length over that of the displaced vector: the root of u + q u^3 = 1, to which Newton's steps from 1 lead without passing it
+    q = np.maximum(radial_px2 * np.sum(offset**2, axis=-1, keepdims=True), -4 / 27)
+    u = np.ones_like(q)
+    for _ in range(_NEWTON_STEPS):
+        u = u - (u + q * u**3 - 1) / np.maximum(1 + 3 * q * u**2, 1e-9)
+    return offset * u
 
 
 def lattice_type_probabilities(
