@@ -16,6 +16,8 @@ PatternKind = Literal["diffraction", "image", "unknown"]
 
 #: Counts beyond this are those of a damaged file; float32 holds the squares of all others [counts].
 _LARGEST = 1e18
+#: Largest whole number up to which float32 tells every count from the next [counts].
+_EXACT = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +27,8 @@ class DiffractionPattern:
     Parameters
     ----------
     data : (n_rows, n_cols) ndarray of float32
-        Intensities [counts], square pixels. Values that are not finite, or beyond 1e18, are 0 and belong into `mask`.
+        Intensities [counts], square pixels. Values that are not finite, or beyond 1e18, are 0 and belong into `mask`. Of wider types, an
+        offset so large that float32 would round the counts above it is taken off, and a note says so.
     pixel_size_inv_angstrom : float, optional
         Size of a pixel [1/Å], None when uncalibrated.
     mask : (n_rows, n_cols) ndarray of bool, optional
@@ -70,9 +73,14 @@ class DiffractionPattern:
         if data.ndim != 2 or data.dtype.kind not in "buif":
             raise ValueError(f"data has shape {data.shape} and type {data.dtype}, expected a real 2-D array")
         may_be_huge = data.dtype.kind == "f" or data.dtype.itemsize > 4
+        wide = data
         with np.errstate(over="ignore"):  # what float32 cannot hold is masked as not finite
             data = data.astype(np.float32)
         bad = ~(np.abs(data) <= _LARGEST) if may_be_huge else None
+        if wide.dtype.itemsize >= 4 and wide.dtype != np.float32 and (offset := _large_offset(wide, bad)):
+            data = (wide - np.float64(offset)).astype(np.float32)
+            note = f"an offset of {offset:.0f} counts was taken off"
+            object.__setattr__(self, "notes", (*self.notes, note))
         mask = None if self.mask is None else np.asarray(self.mask, dtype=bool)
         if mask is not None and mask.shape != data.shape:
             raise ValueError(f"mask has shape {mask.shape}, expected that of the data {data.shape}")
@@ -105,3 +113,17 @@ class DiffractionPattern:
         """Return a copy with a pixel size [1/Å] that the user knows, and a note that says so."""
         note = f"pixel size {pixel_size_inv_angstrom:g} 1/Å as given"
         return self.with_note(note, pixel_size_inv_angstrom=pixel_size_inv_angstrom)
+
+
+def _large_offset(data: np.ndarray, bad: np.ndarray | None) -> float:
+    """Return the offset that most of the pixels stand on, where float32 would not hold the counts above it; else 0 [counts].
+
+    Dead pixels and margins may be far below it, so that it is the smallest of the values above half of the largest one.
+    """
+    values = data.ravel() if bad is None or not bad.any() else data[~bad]
+    top = values.max(initial=0)
+    if top <= _EXACT:
+        return 0.0
+    above = values[values > top / 2]
+    # below half of the largest value, float32 holds the rest finely enough
+    return float(above.min()) if 2 * len(above) > len(values) else 0.0

@@ -74,7 +74,7 @@ def resample_square(frame: np.ndarray, row_scale: float, col_scale: float) -> np
 
     Returns
     -------
-    (n_rows', n_cols') ndarray of float32
+    (n_rows', n_cols') ndarray of float64
         Linear interpolation; the outer edge of the first pixel stays where it was, and the pixel is exactly square.
     """
     from skimage.transform import AffineTransform, warp
@@ -92,7 +92,5 @@ def resample_square(frame: np.ndarray, row_scale: float, col_scale: float) -> np
             np.where(finite, frame, 0).astype(np.float64), inverse, output_shape=shape, order=1, mode="edge"
         )
         holes = warp((~finite).astype(np.float64), inverse, output_shape=shape, order=1, mode="edge")
-        return np.where(holes > 0, np.nan, filled).astype(np.float32)
-    return warp(frame.astype(np.float64), inverse, output_shape=shape, order=1, mode="edge").astype(
-        np.float32
-    )
+        return np.where(holes > 0, np.nan, filled)
+    return warp(frame.astype(np.float64), inverse, output_shape=shape, order=1, mode="edge")
