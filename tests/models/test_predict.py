@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from napari_sadp.models import predict, resnet
 from napari_sadp.models.outliers import OutlierScore
-from napari_sadp.models.predict import Classifier, image_views, load_classifier
+from napari_sadp.models.predict import Classifier, as_classifier, image_views, load_classifier
 from napari_sadp.models.resnet import build_resnet, choose_device, describe_device, run_with_features
 from napari_sadp.models.speed import time_architecture
 
@@ -124,6 +124,37 @@ def test_averaging_makes_the_answer_independent_of_the_view(classifier, images):
     assert turned != pytest.approx(found, abs=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("views", "limit", "passes"),
+    [
+        ("turns", 64, [36]),
+        ("turns", 15, [12, 12, 12]),  # five views would fit; four leave no shorter pass
+        ("turns", 2, [3] * 12),
+        ("mirrors", 6, [6, 6]),
+    ],
+)
+def test_views_go_through_the_network_together_as_far_as_a_limit(
+    classifier, images, monkeypatch, views, limit, passes
+):
+    seen = []
+
+    def run(network, batch):
+        seen.append(len(batch))
+        return run_with_features(network, batch)
+
+    n_classes = len(classifier.scheme)
+    score = OutlierScore(torch.eye(512), torch.rand(n_classes, 512), torch.rand(515))
+    averaged = replace(classifier, views=views, outliers=score, run=run)
+    monkeypatch.setattr(predict, "AT_ONCE", 1)
+    one_by_one = averaged.predict(images[:3])
+    seen.clear()
+    monkeypatch.setattr(predict, "AT_ONCE", limit)
+    found = averaged.predict(images[:3])
+    assert seen == passes
+    assert found.probabilities == pytest.approx(one_by_one.probabilities, abs=1e-6)
+    assert found.outlier_log_odds == pytest.approx(one_by_one.outlier_log_odds, rel=1e-5)
+
+
 def test_half_precision_is_close(weights_file, images):
     full = load_classifier(weights_file, "cpu", views="one").probabilities(images[:2])
     half = load_classifier(weights_file, "cpu", views="one", precision="half").probabilities(images[:2])
@@ -170,7 +201,7 @@ def test_no_tensor_stays_on_the_wrong_device(monkeypatch, weights_file, images):
     assert found.probabilities.shape == (2, len(scheme))
     assert found.outlier_log_odds.shape == (2,)
     assert set(seen) == {place}
-    assert len(seen) == 3 * 12
+    assert len(seen) == 3  # the twelve views in one pass
 
 
 def test_the_fake_device_finds_a_tensor_left_behind():
@@ -202,3 +233,14 @@ def test_architectures_are_timed():
     found = time_architecture("resnet18", 32, 60, torch.device("cpu"), batch_size=2, rounds=1)
     assert found["ms_per_image"] > 0
     assert found["parameters"] == sum(p.numel() for p in resnet.build_resnet("resnet18", 60).parameters())
+
+
+def test_a_loaded_network_is_used_as_it_is(weights_file):
+    loaded = load_classifier(weights_file, "cpu", views="one")
+    assert as_classifier(loaded) is loaded
+    assert as_classifier(loaded, "cpu", views="one") is loaded
+    assert as_classifier(weights_file, "cpu", views="one") is loaded
+    with pytest.raises(ValueError, match="views is 'turns', expected 'one'"):
+        as_classifier(loaded, views="turns")
+    with pytest.raises(ValueError, match="precision is 'half', expected 'single'"):
+        as_classifier(loaded, precision="half")

@@ -34,6 +34,8 @@ PRECISIONS: tuple[str, ...] = ("single", "half")
 TURN_DEG = 1.2
 #: Batches that are read while the network works.
 _AHEAD = 2
+#: Images that go through the network at once where a batch of one view is smaller: its other views go with it.
+AT_ONCE = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,13 +167,19 @@ class Classifier:
         total = odds = None
         views = image_views(batch, self.views, self.card.conversion)
         with torch.inference_mode(), torch.autocast(self.device.type, kind, enabled=self.precision == "half"):
-            for view in views:
-                logits, features = self.run(self.network, view.contiguous(memory_format=torch.channels_last))
+            step = _views_at_once(len(views), len(batch))
+            for start in range(0, len(views), step):
+                together = torch.cat(views[start : start + step])
+                logits, features = self.run(
+                    self.network, together.contiguous(memory_format=torch.channels_last)
+                )
                 # Apple's devices know no double precision
-                share = (logits.float() / self.card.temperature).softmax(dim=1) / len(views)
+                share = (logits.float() / self.card.temperature).softmax(dim=1)
+                share = share.unflatten(0, (step, len(batch))).sum(dim=0) / len(views)
                 total = share if total is None else total + share
                 if self.outliers is not None:
-                    part = self.outliers.log_odds(features, logits) / len(views)
+                    part = self.outliers.log_odds(features, logits)
+                    part = part.unflatten(0, (step, len(batch))).sum(dim=0) / len(views)
                     odds = part if odds is None else odds + part
         found = total.cpu().double().numpy()
         return Predictions(
@@ -219,6 +227,15 @@ def image_views(batch: torch.Tensor, views: Views, conversion: str) -> list[torc
     return [view.flip(axes) if axes else view for view in turned for axes in ((), (-1,), (-2,), (-2, -1))]
 
 
+def _views_at_once(n_views: int, batch_size: int) -> int:
+    """Return how many views of a batch go through the network together: a divisor of their number, so that a compiled network sees one shape."""
+    return max(
+        step
+        for step in range(1, n_views + 1)
+        if n_views % step == 0 and (step == 1 or step * batch_size <= AT_ONCE)
+    )
+
+
 def _turned(batch: torch.Tensor, angle_deg: float) -> torch.Tensor:
     """Return images turned about the direct beam, the middle of the convention."""
     cosine, sine = float(np.cos(np.radians(angle_deg))), float(np.sin(np.radians(angle_deg)))
@@ -258,6 +275,45 @@ def _ahead(items: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         while (item := pending.popleft().result()) is not None:
             pending.append(pool.submit(next, items, None))
             yield item
+
+
+def as_classifier(
+    model: Path | str | Classifier | None = None,
+    device: str = "auto",
+    *,
+    views: Views = "mirrors",
+    precision: Precision = "single",
+) -> Classifier:
+    """Return a network that is loaded already, or load it.
+
+    Parameters
+    ----------
+    model : str, path-like or Classifier, optional
+        Name of a network, its file, or a loaded one, which has a device, views and a precision of its own; the bundled network by
+        default.
+    device, views, precision : str
+        See `load_classifier`.
+
+    Returns
+    -------
+    Classifier
+        Ready to use.
+
+    Raises
+    ------
+    CheckpointError
+        If the weights cannot be used.
+    ValueError
+        If the device is not available, an option is unknown, or one is given that a loaded network has otherwise.
+    """
+    if not isinstance(model, Classifier):
+        return load_classifier(model, device, views=views, precision=precision)
+    given = {"device": (device, "auto"), "views": (views, "mirrors"), "precision": (precision, "single")}
+    for name, (value, default) in given.items():
+        own = str(getattr(model, name))
+        if value not in (default, own):
+            raise ValueError(f"{name} is {value!r}, expected {own!r}, which the loaded network has")
+    return model
 
 
 def load_classifier(
