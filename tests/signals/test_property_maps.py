@@ -117,6 +117,40 @@ def test_a_refused_frame_has_a_reason_and_no_lattice(found):
     assert np.isnan([row[name] for name in ("ratio", "angle_deg", "g1_px", "p_A", "d1_angstrom")]).all()
 
 
+def test_columns_are_found_after_some_were_cut_out(scan, found, tmp_path):
+    part = found.isig[3:16]
+    assert part.columns == tuple(PROPERTY_COLUMNS)[3:16]
+    for column in ("beam_score", "rms_px", "n_spots"):
+        image = part.image(column)
+        np.testing.assert_array_equal(image.data, found.image(column).data)
+        assert image.metadata.General.title.endswith(column)
+    assert part.image("rms_px").metadata.Signal.quantity == "rms_px (px)"
+    np.testing.assert_array_equal(found.isig[::2].image("ratio_sigma").data, found.image("ratio_sigma").data)
+    again = found.isig[2:20].isig[3:]
+    assert list(again.images()) == list(PROPERTY_COLUMNS)[5:20]
+    again.save(tmp_path / "part.hspy")
+    loaded = hs.load(tmp_path / "part.hspy")
+    np.testing.assert_array_equal(loaded.image("ratio").data, found.image("ratio").data)
+    lazy = found.as_lazy().isig[4:14].image("ratio")
+    lazy.compute(**QUIET)
+    np.testing.assert_array_equal(lazy.data, found.image("ratio").data)
+
+
+def test_columns_that_are_gone_or_mixed_are_refused(found):
+    with pytest.raises(ValueError, match="column is 'rms_px', expected one of 'reason', 'beam_row_px'"):
+        found.isig[:5].image("rms_px")
+    with pytest.raises(ValueError, match="column is 'reason'"):
+        found.isig[3:].refused()
+    assert found.isig[:5].refused() == {"empty": 1}
+    mixed = found.deepcopy()
+    mixed.axes_manager.signal_axes[0].offset = 0.5
+    with pytest.raises(ValueError, match=r"values \[ 0\.5 .* changed otherwise than by isig"):
+        mixed.image("ratio")
+    mixed.axes_manager.signal_axes[0].offset = 1
+    with pytest.raises(ValueError, match="changed otherwise than by isig"):
+        mixed.image("ratio")
+
+
 def test_uncalibrated_scans_have_no_lengths_in_angstrom(scan):
     found = SADPattern2D(scan.data[0, 0]).property_maps(**QUIET)
     row = dict(zip(found.columns, found.data, strict=True))

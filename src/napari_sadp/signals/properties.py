@@ -50,8 +50,33 @@ class SADPProperties(Signal1D):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns."""
-        return tuple(self.metadata.Sadp.columns)
+        """Names of the columns; after ``isig`` those that are left.
+
+        Raises
+        ------
+        ValueError
+            If the signal axis no longer tells which these are.
+        """
+        known = tuple(self.metadata.Sadp.columns)
+        return tuple(known[number] for number in self._numbers(len(known)))
+
+    def _numbers(self, n_known: int) -> list[int]:
+        """Return the number that each column had among all: ``isig`` keeps it as the value of the signal axis."""
+        axes = self.axes_manager.signal_axes
+        values = axes[0].axis if len(axes) == 1 else np.empty(0)
+        numbers = np.round(values).astype(int)
+        steps = np.diff(values)
+        if (
+            not len(values)
+            or not np.allclose(values, numbers, atol=1e-6)
+            or (steps <= 0).any()
+            or not 0 <= numbers.min() <= numbers.max() < n_known
+        ):
+            raise ValueError(
+                f"the signal axis has values {np.array2string(values, threshold=6)}, expected numbers of columns, 0 to {n_known - 1}: "
+                "these maps were changed otherwise than by isig or inav"
+            )
+        return numbers.tolist()
 
     def names(self, column: str) -> tuple[str, ...]:
         """Return what the codes of a column stand for.
@@ -92,13 +117,13 @@ class SADPProperties(Signal1D):
         Raises
         ------
         ValueError
-            If there is no such column.
+            If there is no such column, or ``isig`` left it out.
         """
-        check_option("column", column, self.columns)
-        number = self.columns.index(column)
-        found = self.isig[number].T
+        left = self.columns
+        check_option("column", column, left)
+        found = self.isig[left.index(column)].T
         found.set_signal_type("")
-        unit = self.metadata.Sadp.units[number]
+        unit = self.metadata.Sadp.units[self.metadata.Sadp.columns.index(column)]
         found.metadata.set_item("General.title", f"{self.metadata.General.title} {column}".strip())
         found.metadata.set_item("Signal.quantity", f"{column} ({unit})" if unit else column)
         return found
@@ -114,6 +139,11 @@ class SADPProperties(Signal1D):
         -------
         dict of str to int
             Reasons that occur, most frequent first.
+
+        Raises
+        ------
+        ValueError
+            If ``isig`` left out the column ``reason``.
         """
         codes = np.asarray(self.image("reason").data).ravel().astype(int)
         names = self.names("reason")
