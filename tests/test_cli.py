@@ -235,6 +235,17 @@ def test_unusable_weights_are_named(tmp_path, capsys):
     assert "none.safetensors" in capsys.readouterr().err
 
 
+def test_half_precision_is_another_arithmetic(capsys):
+    [path] = sample_dir().glob("*.hspy")
+    single, half = (
+        identify(capsys, path, "--frames", "1", "--views", "one", "--device", "cpu", "--precision", name)[1]
+        for name in ("single", "half")
+    )
+    first, second = (list(found["patterns"][0]["network_probabilities"].values()) for found in (single, half))
+    assert second == pytest.approx(first, abs=0.05)
+    assert second != pytest.approx(first, abs=1e-9)
+
+
 def test_table_and_picture(tmp_path, capsys):
     [path] = sample_dir().glob("*.hspy")
     picture = tmp_path / "result.png"

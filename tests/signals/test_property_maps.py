@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from napari_sadp import analyse_pattern
-from napari_sadp.errors import REFUSAL_REASONS
+from napari_sadp.errors import REFUSAL_REASONS, PatternRefusedError
 from napari_sadp.geometry.conversions import convert_pattern
 from napari_sadp.samples import simulated_sample
 from napari_sadp.signals._frames import LATTICE_COLUMNS
@@ -295,6 +295,38 @@ def test_identify_takes_a_mask(patterns):
     assert result.lattice.n_spots < s.analyse_frame().lattice.n_spots
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+def test_one_frame_is_analysed_as_the_maps_are(scan, lazy):
+    masks = np.zeros(scan.data.shape, bool)
+    masks[0, 1, 100:156] = True
+    beams = np.full((2, 3, 2), np.nan)
+    beams[0, 2] = scan.analyse_frame(2).lattice.node_rc(np.array([[1, 0]]))[0]
+    given = {"mask": hs.signals.Signal2D(masks), "beam_rc": hs.signals.Signal1D(beams)}
+    maps = scan.property_maps(**given, **QUIET)
+    s = scan.as_lazy() if lazy else scan
+    given = {name: value.as_lazy() if lazy else value for name, value in given.items()}
+    for index in (0, 1, 2, -2):
+        lattice = s.analyse_frame(index, **given).lattice
+        row = dict(zip(maps.columns, maps.data.reshape(6, -1)[index], strict=True))
+        assert row["n_spots"] == lattice.n_spots
+        assert [row["beam_row_px"], row["beam_col_px"]] == pytest.approx(lattice.beam_rc)
+    assert s.analyse_frame(1, **given).lattice.n_spots < s.analyse_frame(1).lattice.n_spots
+    with pytest.raises(PatternRefusedError, match="empty: ") as refused:
+        s.analyse_frame(3, **given)
+    assert refused.value.detail
+    with pytest.raises(ValueError, match=r"index is \(0, 1\), expected an integer below 6"):
+        s.analyse_frame((0, 1))
+    with pytest.raises(IndexError, match="frame 6 of a stack of 6"):
+        s.analyse_frame(6)
+
+
+def test_notes_are_those_of_the_frame(scan):
+    s = SADPattern2D(scan.data[0, 0].copy())
+    rows, cols = np.random.default_rng(1).integers(0, 256, (2, 40))
+    s.data[rows, cols] = s.data.max() * 3
+    assert any("pixels" in note for note in s.analyse_frame().notes)
+
+
 # ---- images and classes ------------------------------------------------------------------------------------------
 
 
@@ -306,10 +338,26 @@ def test_training_images_are_those_of_the_conversion(scan, conversion):
         expected = convert_pattern(scan.analyse_frame(index), conversion, size=64).data
         np.testing.assert_array_equal(images.data[index], expected)
         assert expected.max() == 1
+    assert images.metadata.General.title == f"training images, {conversion}"
+
+
+@pytest.mark.parametrize("conversion", ["aligned", "article", "rendered"])
+def test_the_map_from_a_training_image_to_its_frame(scan, conversion):
+    """As the docstring of `to_training_images` says: spots of the pattern are where the image shows them."""
+    geometry = scan.analyse_frame(1)
+    image = convert_pattern(geometry, conversion, size=128)
+    images = scan.to_training_images(conversion, size=128, **QUIET)
+    np.testing.assert_array_equal(image.data, images.data[0, 1])
+    assert image.to_pattern([[63.5, 63.5]])[0] == pytest.approx(geometry.lattice.beam_rc)
+    places = np.array([[20.0, 31.0], [90.0, 7.0]])
+    assert image.from_pattern(image.to_pattern(places)) == pytest.approx(places)
+    bright = np.array(np.unravel_index(image.data.argmax(), image.data.shape), dtype=float)
+    distance = np.linalg.norm(geometry.spots.rc - image.to_pattern(bright), axis=1)
+    assert distance.min() < 3.0
 
 
 def test_classes_come_with_the_same_analysis(scan, found, weights_file):
-    options = {"weights": str(weights_file), "device": "cpu"}
+    options = {"model": str(weights_file), "device": "cpu"}
     maps = scan.property_maps(classify=True, **options, **QUIET)
     assert maps.columns == (*PROPERTY_COLUMNS, *CLASS_COLUMNS)
     np.testing.assert_array_equal(maps.data[..., : len(PROPERTY_COLUMNS)], found.data)
@@ -328,6 +376,10 @@ def test_classes_come_with_the_same_analysis(scan, found, weights_file):
 
 
 def test_wrong_masks_and_beams_are_named(scan, found):
+    with pytest.raises(ValueError, match=r"beam_rc is 'auto', expected \(row, col\) in px"):
+        scan.find_direct_beam(beam_rc="auto")
+    with pytest.raises(ValueError, match=r"mask is \[\[1, 0\], \[1\]\], expected an array"):
+        scan.find_direct_beam(mask=[[1, 0], [1]])
     with pytest.raises(ValueError, match="mask has navigation shape"):
         scan.fit_lattice(mask=np.zeros((256, 255), bool))
     with pytest.raises(ValueError, match="beam_rc has navigation shape"):

@@ -61,6 +61,15 @@ def test_stack_carries_calibration(stack):
     assert np.array_equal(pattern.data, stack.inav[1].data)
 
 
+def test_of_complex_data_the_magnitude_is_taken(stack):
+    turned = SADPattern2D(stack.data * np.exp(0.3j))
+    pattern = turned.to_stack()[1]
+    assert pattern.data == pytest.approx(stack.data[1], rel=1e-6)
+    assert any("magnitude" in note for note in pattern.notes)
+    with pytest.raises(ValueError, match="no numbers"):
+        SADPattern2D(np.full((8, 8), "a")).to_stack()
+
+
 def test_lattice_and_beam_maps(stack):
     lattice = stack.fit_lattice(**QUIET)
     assert lattice.metadata.Sadp.columns == list(LATTICE_COLUMNS)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from napari_sadp.ensemble.combine import Rule
     from napari_sadp.labels.scheme import PatternScheme
-    from napari_sadp.models.predict import Views
+    from napari_sadp.models.predict import Classifier, Precision, Views
     from napari_sadp.pattern import DiffractionPattern
 
 #: Patterns of one class whose |g1| differ by less than this (natural logarithm) are taken as one zone axis.
@@ -334,9 +334,10 @@ def identify_patterns(
     patterns: Iterable[DiffractionPattern],
     *,
     rule: Rule = "product",
-    weights: Path | str | None = None,
+    model: Path | str | Classifier | None = None,
     device: str = "auto",
     views: Views = "mirrors",
+    precision: Precision = "single",
     beam_rc: Sequence[float] | Iterable[Sequence[float]] | None = None,
     min_snr: float = 6.0,
     faintest: float = 0.0,
@@ -351,12 +352,15 @@ def identify_patterns(
         Patterns of one crystal.
     rule : {"product", "mean"}
         How to combine them.
-    weights : path-like, optional
-        Weight file; the bundled network by default.
+    model : str, path-like or Classifier, optional
+        Name of a network, its weight file, or one that `napari_sadp.load_classifier` gave, which has a device, views and a precision of
+        its own; the bundled network by default.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
     views : {"mirrors", "one", "turns"}
         What the network's answer is averaged over, see `napari_sadp.models.predict.image_views`.
+    precision : {"single", "half"}
+        Half precision is faster on GPUs, see `napari_sadp.models.predict.load_classifier`.
     beam_rc : sequence of 2 float or iterable of these, optional
         Direct beam (row, col) [px], if the user knows it: one for all patterns, or one for each, nan where it is not known.
     min_snr : float
@@ -380,10 +384,10 @@ def identify_patterns(
     CheckpointError
         If the weights cannot be used.
     """
-    from napari_sadp.models.predict import load_classifier
+    from napari_sadp.models.predict import as_classifier
 
     check_option("rule", rule, RULES)
-    classifier = load_classifier(weights, device, views=views)
+    classifier = as_classifier(model, device, views=views, precision=precision)
     results = []
     beams = _beam_of_each(beam_rc)
     for number, pattern in enumerate(patterns):

@@ -214,6 +214,35 @@ def identify_pattern(
     ValueError
         If a parameter is out of range, or `edits` are given with another beam or mask.
     """
+    measured = measure_pattern(
+        pattern,
+        classifier,
+        beam_rc=beam_rc,
+        mask=mask,
+        edits=edits,
+        min_snr=min_snr,
+        faintest=faintest,
+    )
+    return classify_results([measured], classifier)[0]
+
+
+def measure_pattern(
+    pattern: DiffractionPattern,
+    classifier: Classifier,
+    *,
+    beam_rc: Sequence[float] | None = None,
+    mask: np.ndarray | None = None,
+    edits: Edits | None = None,
+    min_snr: float = 6.0,
+    faintest: float = 0.0,
+) -> PatternResult:
+    """Bring one pattern to where `classify_results` takes over; parameters and errors are those of `identify_pattern`.
+
+    Returns
+    -------
+    PatternResult
+        With the image for the network and no class yet, or refused.
+    """
     if edits is not None and (beam_rc is not None or mask is not None):
         raise ValueError("edits are given with beam_rc or mask, expected these inside of edits")
     check_range("faintest", faintest, 0.0, 0.5)
@@ -223,7 +252,7 @@ def identify_pattern(
         )
     except PatternRefusedError as refusal:
         return refused_result(pattern, refusal, classifier.scheme)
-    result = classify_geometry(without_faint(geometry, faintest), classifier)
+    result = _measured(without_faint(geometry, faintest), classifier)
     # as it was given: the mask of the user is part of the geometry
     return replace(result, pattern=pattern)
 
@@ -274,49 +303,74 @@ def classify_geometry(geometry: PatternGeometry, classifier: Classifier) -> Patt
     PatternResult
         Classified; refused where nothing is around the direct beam.
     """
-    pattern, scheme = geometry.pattern, classifier.scheme
+    return classify_results([_measured(geometry, classifier)], classifier)[0]
+
+
+def classify_results(results: Sequence[PatternResult], classifier: Classifier) -> list[PatternResult]:
+    """Classify measured patterns; their images go through the network as batches.
+
+    Parameters
+    ----------
+    results : sequence of PatternResult
+        From `measure_pattern`, with the same network.
+    classifier : Classifier
+        The network.
+
+    Returns
+    -------
+    list of PatternResult
+        In their order; refused ones as they are.
+    """
+    waiting = [k for k, result in enumerate(results) if result.training_image is not None]
+    found = list(results)
+    if not waiting:
+        return found
+    predicted = classifier.predict(np.stack([results[k].training_image for k in waiting]))
+    odds = predicted.outlier_log_odds
+    for row, k in enumerate(waiting):
+        found[k] = _with_network(
+            results[k], predicted.probabilities[row], None if odds is None else float(odds[row])
+        )
+    return found
+
+
+def _measured(geometry: PatternGeometry, classifier: Classifier) -> PatternResult:
+    """Return a pattern whose lattice is known, with the image for the network; refused where that is dark."""
     image = classifier.training_image(geometry)
+    result = PatternResult(
+        geometry.pattern,
+        classifier.scheme,
+        beam=geometry.beam,
+        spots=geometry.spots,
+        notes=geometry.notes,
+        left_out=geometry.mask,
+    )
     if not image.any():
         detail = "no diffracted intensity around the direct beam; is the beam that was given right?"
-        return PatternResult(
-            pattern,
-            scheme,
-            reason="no lattice",
-            detail=detail,
-            beam=geometry.beam,
-            spots=geometry.spots,
-            notes=geometry.notes,
-            left_out=geometry.mask,
-        )
-    predicted = classifier.predict(image[None])
-    network, log_odds = predicted.probabilities[0], predicted.outlier_log_odds
-    by_lattice = classify_lattice(geometry.lattice, scheme, geometry.nodes)
+        return replace(result, reason="no lattice", detail=detail)
+    return replace(result, lattice=geometry.lattice, nodes=geometry.nodes, training_image=image)
+
+
+def _with_network(result: PatternResult, network: np.ndarray, log_odds: float | None) -> PatternResult:
+    """Return a measured pattern with its class: what network and lattice say together."""
+    by_lattice = classify_lattice(result.lattice, result.scheme, result.nodes)
     # the alternative "none" was weighed against all classes by the shape, and by the image where the network can; appearance then
     # chooses among them
     pooled = pool_classes(network, by_lattice)
-    left = leftover_spots(geometry.lattice)
-    none = combine_none(
-        by_lattice.none_of_these, None if log_odds is None else log_odds[0], leftover_log_odds(left)
-    )
+    left = leftover_spots(result.lattice)
+    none = combine_none(by_lattice.none_of_these, log_odds, leftover_log_odds(left))
     if pooled is None:
         pooled, none = network, 1.0
-    trust = lattice_trust(geometry.lattice, left, min(geometry.prepared.mask.shape))
+    trust = lattice_trust(result.lattice, left, min(result.left_out.shape))
     doubt = f"of lattices like this one {100 * trust:.0f} % were right in simulated frames"
-    return PatternResult(
-        pattern,
-        scheme,
-        beam=geometry.beam,
-        spots=geometry.spots,
-        lattice=geometry.lattice,
-        training_image=image,
+    return replace(
+        result,
         network=network,
-        nodes=geometry.nodes,
         lattice_classes=by_lattice,
         class_probabilities=pooled,
         none_of_these=none,
         lattice_trust=trust,
-        notes=(*geometry.notes, doubt) if trust < _DOUBTFUL else geometry.notes,
-        left_out=geometry.mask,
+        notes=(*result.notes, doubt) if trust < _DOUBTFUL else result.notes,
         leftover=left,
     )
 

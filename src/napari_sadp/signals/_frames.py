@@ -1,4 +1,4 @@
-"""The functions that signal methods map over frames: one array in, one array out, no HyperSpy.
+"""The functions that signal methods map over frames, one array in, one array out, and over chunks of them; no HyperSpy.
 
 `Frame` holds what the signal's axes say, so that a map and `identify` see the same pattern: an image is refused, oblong pixels are
 resampled, and positions are in px of the square frame. Everything here can be pickled: Dask sends it to its workers.
@@ -6,7 +6,7 @@ resampled, and positions are in px of the square frame. Everything here can be p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +20,9 @@ from napari_sadp.pattern import DiffractionPattern, PatternKind
 from napari_sadp.signals._properties import Measured, class_part, property_row
 
 if TYPE_CHECKING:
-    from napari_sadp.identify import PatternResult
-    from napari_sadp.models.predict import Views
+    from pathlib import Path
+
+    from napari_sadp.models.predict import Classifier, Precision, Views
 
 #: Columns of the lattice signal; a refused frame has nan everywhere but in n_spots.
 LATTICE_COLUMNS: tuple[str, ...] = (
@@ -132,64 +133,103 @@ def properties(
     data: np.ndarray,
     *,
     frame: Frame,
-    classify: bool,
-    weights: str | None,
-    device: str,
-    views: Views,
     mask: np.ndarray | None = None,
     beam_rc: np.ndarray | None = None,
     min_snr: float,
     faintest: float = 0.0,
 ) -> np.ndarray:
-    """Return the property columns of one frame, and the class columns where it is to be classified; one analysis for all."""
-    pattern, beam_rc = frame.pattern(data, mask), beam_or_none(beam_rc)
-    if classify:
-        found = _identified(pattern, weights, device, views, beam_rc, min_snr, faintest)
-        measured = Measured(found.reason, found.beam, found.lattice, found.nodes, frame.pixel_size)
-        return np.append(property_row(measured), class_part(found.stated))
+    """Return the property columns of one frame."""
     try:
-        geometry = without_faint(analyse_pattern(pattern, beam_rc=beam_rc, min_snr=min_snr), faintest)
+        geometry = analyse_pattern(frame.pattern(data, mask), beam_rc=beam_or_none(beam_rc), min_snr=min_snr)
     except PatternRefusedError as refusal:
         return property_row(Measured(refusal.reason, refusal.beam, None, None, frame.pixel_size))
+    geometry = without_faint(geometry, faintest)
     return property_row(Measured(None, geometry.beam, geometry.lattice, geometry.nodes, frame.pixel_size))
 
 
-def class_row(
+@dataclass(frozen=True)
+class Model:
+    """A network as a worker gets it: by its name or file, loaded once in each process, or loaded already.
+
+    Parameters
+    ----------
+    model : str, path-like, Classifier or None
+        See `napari_sadp.models.predict.as_classifier`.
+    device, views, precision : str
+        How it runs.
+    """
+
+    model: Path | str | Classifier | None
+    device: str
+    views: Views
+    precision: Precision
+
+    def load(self) -> Classifier:
+        """Return the network, ready to use."""
+        from napari_sadp.models.predict import as_classifier
+
+        return as_classifier(self.model, self.device, views=self.views, precision=self.precision)
+
+
+def measured(
     data: np.ndarray,
     *,
     frame: Frame,
-    weights: str | None,
-    device: str,
-    views: Views,
-    n_classes: int,
+    model: Model,
     mask: np.ndarray | None = None,
     beam_rc: np.ndarray | None = None,
     min_snr: float,
     faintest: float,
 ) -> np.ndarray:
-    """Return the class probabilities of one frame and, last, that of none of them; nan where it is refused."""
-    pattern, beam_rc = frame.pattern(data, mask), beam_or_none(beam_rc)
-    found = _identified(pattern, weights, device, views, beam_rc, min_snr, faintest)
-    return np.full(n_classes + 1, np.nan) if found.stated is None else found.stated
+    """Return what is known of one frame before the network sees it, a `PatternResult` in an array of objects (1,)."""
+    from napari_sadp.identify import measure_pattern
 
-
-def _identified(
-    pattern: DiffractionPattern,
-    weights: str | None,
-    device: str,
-    views: Views,
-    beam_rc: np.ndarray | None,
-    min_snr: float,
-    faintest: float,
-) -> PatternResult:
-    """Return a classified frame; the network is loaded once in each process."""
-    from napari_sadp.identify import identify_pattern
-    from napari_sadp.models.predict import load_classifier
-
-    return identify_pattern(
-        pattern,
-        load_classifier(weights, device, views=views),
-        beam_rc=beam_rc,
+    result = measure_pattern(
+        frame.pattern(data, mask),
+        model.load(),
+        beam_rc=beam_or_none(beam_rc),
         min_snr=min_snr,
         faintest=faintest,
     )
+    found = np.empty(1, dtype=object)
+    # all frames of a chunk wait for the network: the pixels are not needed for it
+    found[0] = replace(result, pattern=replace(result.pattern, data=np.zeros((1, 1)), mask=None))
+    return found
+
+
+def class_rows(
+    block: np.ndarray, *, model: Model, n_axes: int, n_columns: int, with_properties: bool
+) -> np.ndarray:
+    """Classify the frames of a chunk as one batch.
+
+    Parameters
+    ----------
+    block : ndarray of object
+        What `measured` gave for each frame.
+    model : Model
+        The network.
+    n_axes : int
+        Number of navigation axes: HyperSpy drops a last axis of length 1, or does not.
+    n_columns : int
+        Columns to return.
+    with_properties : bool
+        Whether these are the property and class columns, or else the probability of each class and, last, of none of them.
+
+    Returns
+    -------
+    (*navigation, n_columns) ndarray of float64
+        nan in the columns of classes where a frame is refused.
+    """
+    from napari_sadp.identify import classify_results
+
+    rows = np.full((block.size, n_columns), np.nan)
+    for row, found in zip(rows, classify_results(list(block.flat), model.load()), strict=True):
+        if with_properties:
+            size = found.pattern.pixel_size_inv_angstrom
+            row[:] = np.append(
+                property_row(Measured(found.reason, found.beam, found.lattice, found.nodes, size)),
+                class_part(found.stated),
+            )
+        elif found.stated is not None:
+            row[:] = found.stated
+    return rows.reshape(*block.shape[:n_axes], n_columns)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from napari_sadp.io.rosetta import PatternStack
-    from napari_sadp.models.predict import Views
 
     #: One value for all frames, or a signal with one for each.
     Beam = Sequence[float] | np.ndarray | BaseSignal | None
@@ -42,7 +41,7 @@ class MappedPatterns(Signal2D):
         Raises
         ------
         ValueError
-            If the data are complex or hold no frame.
+            If the data hold no frame or no numbers; of complex data the magnitude is taken, and a note says so.
         """
         axes = self.axes_manager.as_dictionary()
         stack = stack_from_signal(
@@ -72,7 +71,7 @@ class MappedPatterns(Signal2D):
                 if not navigation:
                     value = np.asarray(value.data)
             else:
-                value = np.asarray(value, dtype=float if name == "beam_rc" else bool)
+                value = _as_array(name, value)
                 found = value.shape
             if found != shape or navigation not in ((), axes.navigation_shape):
                 raise ValueError(
@@ -82,13 +81,6 @@ class MappedPatterns(Signal2D):
             # map may rechunk signals that it iterates in place: the caller's stay as they are
             given[name] = value.deepcopy() if isinstance(value, BaseSignal) and value._lazy else value
         return given
-
-    def _class_names(self, weights: str | None, device: str, views: Views) -> tuple[str, ...]:
-        """Return the names of the classes of a network, and that of none of them."""
-        from napari_sadp.identify import NONE_LABEL
-        from napari_sadp.models.predict import load_classifier
-
-        return (*load_classifier(weights, device, views=views).scheme.labels, NONE_LABEL)
 
     def _mapped(self, function: Any, **options: Any) -> BaseSignal:
         """Map a function of `_frames` over the frames as `to_stack` gives them: real, grey, unsigned, with their kind."""
@@ -102,6 +94,15 @@ class MappedPatterns(Signal2D):
         # oblong pixels are resampled, so that unequal scales are no matter
         found = frames.map(function, frame=about, silence_warnings=("scales", "units"), **options)
         found.metadata.set_item("Sadp.notes", list(stack.notes))
+        made_with: dict[str, Any] = {
+            "min_snr": options["min_snr"],
+            "find_covers": stack.find_covers,
+            "beam_given": "beam_rc" in options,
+            "mask_given": "mask" in options,
+        }
+        if "faintest" in options:
+            made_with["faintest"] = options["faintest"]
+        found.metadata.set_item("Sadp.made_with", made_with)
         return found
 
     def _upright(self, stack: PatternStack) -> MappedPatterns:
@@ -126,6 +127,10 @@ class MappedPatterns(Signal2D):
             **map_options,
             **options,
         )
+        return self._with_columns(found, columns, what)
+
+    def _with_columns(self, found: BaseSignal, columns: dict[str, str], what: str) -> BaseSignal:
+        """Return a signal of rows whose signal axis counts the columns, with their names and units in the metadata."""
         found.set_signal_type("")
         axis = found.axes_manager.signal_axes[0]
         axis.name, axis.units, axis.scale, axis.offset = "column", "", 1.0, 0.0
@@ -133,6 +138,27 @@ class MappedPatterns(Signal2D):
         found.metadata.set_item("Sadp.units", list(columns.values()))
         found.metadata.set_item("General.title", f"{self._title()} {what}".strip())
         return found
+
+
+def _as_array(name: str, value: Any) -> np.ndarray:
+    """Return a given beam or mask as an array, or raise `ValueError` if it is none."""
+    kind, right = (
+        (float, "(row, col) in px") if name == "beam_rc" else (bool, "an array (n_rows, n_cols) of bool")
+    )
+    try:
+        return np.asarray(value, dtype=kind)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name} is {value!r}, expected {right} for all frames, or a signal with one for each"
+        ) from None
+
+
+def of_frame(value: np.ndarray | BaseSignal, index: int, n_axes: int) -> np.ndarray:
+    """Return what `MappedPatterns._given` gave for the frame of a flat index; arguments as `each_frame`."""
+    if not isinstance(value, BaseSignal):
+        return value
+    data = value.data
+    return np.asarray(data.reshape(-1, *data.shape[data.ndim - n_axes :])[index])
 
 
 def each_frame(value: np.ndarray | BaseSignal, n_axes: int) -> Iterator[np.ndarray]:

@@ -36,7 +36,10 @@ class SADPProperties(Signal1D):
     - ``leftover_share``: amplitude of spots on no node over that of all: of a second grain or twin, 0 to 1.
     - ``class``, ``class_probability``, ``none_of_these``, where frames were classified: code of the most probable class, and probabilities.
 
-    Numbers of spots and nodes are 0, and everything else but reason and beam is nan, where a frame is refused.
+    Numbers of spots and nodes are 0, and everything else but reason and beam is nan, where a frame is refused. ``metadata.Sadp.made_with``
+    holds the options of the analysis, and the network with its sha256; ``metadata.Sadp.notes`` what was decided upon reading, for all frames.
+    What was decided about one frame, and why it was refused in numbers, is too much for a map: ``s.analyse_frame(index)`` with the same
+    options returns the one as ``notes``, and raises a `PatternRefusedError` with the other as ``detail``.
 
     Examples
     --------

@@ -11,33 +11,34 @@ the signal lazy and compute under ``dask.distributed.Client(n_workers=..., threa
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from hyperspy.signals import LazySignal2D
 
 from napari_sadp._validate import check_option, check_range
-from napari_sadp.geometry._checks import with_mask
 from napari_sadp.geometry.convention import G1_FRACTION, IMAGE_CONVENTION, IMAGE_SIZE
 from napari_sadp.geometry.conversions import PATTERN_CONVERSIONS
 from napari_sadp.signals import _frames
-from napari_sadp.signals._mapping import MappedPatterns, each_frame
+from napari_sadp.signals._classified import ClassifiedPatterns
+from napari_sadp.signals._mapping import of_frame
+from napari_sadp.signals._options import known_options
 from napari_sadp.signals._properties import CLASS_COLUMNS, PROPERTY_COLUMNS, REASONS
 from napari_sadp.signals.properties import SIGNAL_TYPE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from pathlib import Path
 
     from hyperspy.signals import Signal1D
 
     from napari_sadp.geometry.analyse import PatternGeometry
-    from napari_sadp.identify import Identification
-    from napari_sadp.models.predict import Views
+    from napari_sadp.models.predict import Classifier, Precision, Views
     from napari_sadp.signals._mapping import Beam, Mask
     from napari_sadp.signals.properties import SADPProperties
 
 
-class SADPattern2D(MappedPatterns):
+class SADPattern2D(ClassifiedPatterns):
     """Selected-area electron diffraction patterns; the signal axes are reciprocal space.
 
     Beam stops, margins and bars are looked for in each frame, and masked; with ``s.metadata.set_item("Sadp.find_covers", False)``
@@ -54,6 +55,7 @@ class SADPattern2D(MappedPatterns):
 
     _signal_type = "sadp"
 
+    @known_options
     def find_direct_beam(
         self, *, beam_rc: Beam = None, mask: Mask = None, min_snr: float = 6.0, **map_options: Any
     ) -> Signal1D:
@@ -69,7 +71,8 @@ class SADPattern2D(MappedPatterns):
         min_snr : float
             Smallest signal to noise ratio of a spot.
         **map_options
-            Options of `hyperspy.api.signals.BaseSignal.map`, such as ``show_progressbar``, ``num_workers`` and ``lazy_output``.
+            Options of `hyperspy.api.signals.BaseSignal.map`: ``show_progressbar``, ``num_workers``,
+            ``lazy_output`` and ``navigation_chunks``.
 
         Returns
         -------
@@ -79,6 +82,8 @@ class SADPattern2D(MappedPatterns):
 
         Raises
         ------
+        TypeError
+            If there is no such option.
         ValueError
             If a parameter is out of range, or mask or beam fit neither a frame nor the navigation axes.
         """
@@ -90,6 +95,7 @@ class SADPattern2D(MappedPatterns):
             **self._given(beam_rc, mask, min_snr),
         )
 
+    @known_options
     def fit_lattice(
         self, *, beam_rc: Beam = None, mask: Mask = None, min_snr: float = 6.0, **map_options: Any
     ) -> Signal1D:
@@ -105,7 +111,8 @@ class SADPattern2D(MappedPatterns):
         min_snr : float
             Smallest signal to noise ratio of a spot.
         **map_options
-            Options of `hyperspy.api.signals.BaseSignal.map`, such as ``show_progressbar``, ``num_workers`` and ``lazy_output``.
+            Options of `hyperspy.api.signals.BaseSignal.map`: ``show_progressbar``, ``num_workers``,
+            ``lazy_output`` and ``navigation_chunks``.
 
         Returns
         -------
@@ -115,6 +122,8 @@ class SADPattern2D(MappedPatterns):
 
         Raises
         ------
+        TypeError
+            If there is no such option.
         ValueError
             If a parameter is out of range, or mask or beam fit neither a frame nor the navigation axes.
         """
@@ -127,6 +136,7 @@ class SADPattern2D(MappedPatterns):
             _frames.lattice_row, units, "lattice", map_options, **self._given(beam_rc, mask, min_snr)
         )
 
+    @known_options
     def property_maps(
         self,
         *,
@@ -135,9 +145,10 @@ class SADPattern2D(MappedPatterns):
         min_snr: float = 6.0,
         faintest: float = 0.0,
         classify: bool = False,
-        weights: str | None = None,
+        model: Path | str | Classifier | None = None,
         device: str = "auto",
         views: Views = "mirrors",
+        precision: Precision = "single",
         **map_options: Any,
     ) -> SADPProperties:
         """Measure every frame once, for many maps: beam, lattice and its type, nodes, refusals, lengths, class.
@@ -155,23 +166,29 @@ class SADPattern2D(MappedPatterns):
             Intensity of the weakest spot that counts, over that of the strongest diffracted beam; 0 to 0.5.
         classify : bool
             Whether to classify too; every worker then loads the network.
-        weights : str, optional
-            Weight file, or the name of a network; the bundled network by default.
+        model : str, path-like or Classifier, optional
+            Name of a network, its weight file, or one that `napari_sadp.load_classifier` gave, which has a device, views and a precision
+            of its own; the bundled network by default. A cluster needs less traffic for a name or file that its workers know.
         device : str
             ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         views : {"mirrors", "one", "turns"}
             What the network's answer is averaged over, see `napari_sadp.models.predict.image_views`.
+        precision : {"single", "half"}
+            Half precision is faster on GPUs, see `napari_sadp.models.predict.load_classifier`.
         **map_options
-            Options of `hyperspy.api.signals.BaseSignal.map`, such as ``show_progressbar``, ``num_workers`` and ``lazy_output``.
+            Options of `hyperspy.api.signals.BaseSignal.map`: ``show_progressbar``, ``num_workers``,
+            ``lazy_output`` and ``navigation_chunks``.
 
         Returns
         -------
         SADPProperties
             Navigation axes of the patterns, one column for each property; lazy where this signal is. Its ``image("ratio")`` is the
-            map of a property, once it is computed.
+            map of a property, once it is computed. Notes of a frame, and why it was refused in words, are those of `analyse_frame`.
 
         Raises
         ------
+        TypeError
+            If there is no such option.
         ValueError
             If a parameter is out of range, or mask or beam fit neither a frame nor the navigation axes.
 
@@ -187,67 +204,75 @@ class SADPattern2D(MappedPatterns):
         >>> found.image("rotation_deg").plot()  # doctest: +SKIP
         """
         check_range("faintest", faintest, 0.0, 0.5)
-        columns = dict(PROPERTY_COLUMNS)
+        if model is not None and not classify:
+            raise ValueError(f"model is {model!r} and classify is False, expected True, or no model")
+        given = {"faintest": faintest, **self._given(beam_rc, mask, min_snr)}
         names: tuple[str, ...] = ()
         if classify:
-            columns |= CLASS_COLUMNS
-            names = self._class_names(weights, device, views)
-        found = self._map_rows(
-            _frames.properties,
-            columns,
-            "properties",
-            map_options,
-            faintest=faintest,
-            classify=bool(classify),
-            weights=weights,
-            device=device,
-            views=views,
-            **self._given(beam_rc, mask, min_snr),
-        )
+            columns = PROPERTY_COLUMNS | CLASS_COLUMNS
+            network = _frames.Model(model, device, views, precision)
+            names = self._class_names(network)
+            found = self._map_classes(network, columns, "properties", map_options, **given)
+        else:
+            found = self._map_rows(_frames.properties, PROPERTY_COLUMNS, "properties", map_options, **given)
         found.set_signal_type(SIGNAL_TYPE)
         found.metadata.set_item("Sadp.codes.reason", list(REASONS))
         if names:
             found.metadata.set_item("Sadp.codes.class", list(names))
         return found
 
+    @known_options
     def analyse_frame(
         self,
         index: int = 0,
         *,
-        beam_rc: Sequence[float] | None = None,
-        mask: np.ndarray | None = None,
+        beam_rc: Beam = None,
+        mask: Mask = None,
         min_snr: float = 6.0,
     ) -> PatternGeometry:
-        """Return beam, spots, lattice and background-subtracted image of one frame.
+        """Return beam, spots, lattice and background-subtracted image of one frame, and what maps have no room for: its notes.
 
         Parameters
         ----------
         index : int
-            Frame, flat index in C order over the navigation axes.
-        beam_rc : sequence of 2 float, optional
-            Direct beam (row, col) [px], if it is known.
-        mask : (n_rows, n_cols) ndarray of bool, optional
-            True where the data mean nothing [px of the stored frame].
-        min_snr : float
-            Smallest signal to noise ratio of a spot.
+            Frame, flat index in C order over the navigation axes; negative counts from the end.
+        beam_rc, mask, min_snr
+            As for the maps, see `property_maps`.
 
         Returns
         -------
         PatternGeometry
-            Frozen dataclass, lengths in px.
+            Frozen dataclass, lengths in px; ``notes`` say what was decided, such as masked bars and repaired pixels.
 
         Raises
         ------
         PatternRefusedError
-            If the frame is no single-crystal zone-axis pattern; ``reason`` and ``detail`` say why.
+            If the frame is no single-crystal zone-axis pattern; ``reason``, ``detail`` and ``notes`` say why.
+        IndexError
+            If there is no such frame.
+        ValueError
+            If a parameter is out of range or no number, or mask or beam fit neither a frame nor the navigation axes.
         """
         from napari_sadp.geometry.analyse import analyse_pattern
 
-        stack = self.to_stack()
-        if mask is not None:
-            mask = _frames.square_mask(self._given(None, mask, min_snr)["mask"], stack.oblong_scale)
-        return analyse_pattern(stack[index], beam_rc=beam_rc, mask=mask, min_snr=min_snr)
+        stack, given = self.to_stack(), self._given(beam_rc, mask, min_snr)
+        try:
+            number = operator.index(index)
+        except TypeError:
+            raise ValueError(
+                f"index is {index!r}, expected an integer below {len(stack)}, counted in C order over the navigation axes; the frame "
+                "at a position is s.inav[x, y].analyse_frame()"
+            ) from None
+        pattern = stack[number]
+        beam = covered = None
+        if "beam_rc" in given:
+            beam = _frames.beam_or_none(of_frame(given["beam_rc"], number, 1))
+        if "mask" in given:
+            covered = np.asarray(of_frame(given["mask"], number, 2), dtype=bool)
+            covered = _frames.square_mask(covered, stack.oblong_scale)
+        return analyse_pattern(pattern, beam_rc=beam, mask=covered, min_snr=given["min_snr"])
 
+    @known_options
     def to_training_images(
         self,
         conversion: str = "aligned",
@@ -275,17 +300,37 @@ class SADPattern2D(MappedPatterns):
         min_snr : float
             Smallest signal to noise ratio of a spot.
         **map_options
-            Options of `hyperspy.api.signals.BaseSignal.map`, such as ``show_progressbar``, ``num_workers`` and ``lazy_output``.
+            Options of `hyperspy.api.signals.BaseSignal.map`: ``show_progressbar``, ``num_workers``,
+            ``lazy_output`` and ``navigation_chunks``.
 
         Returns
         -------
         SADPattern2D
-            Images of 0 to 1, axes in units of the shortest lattice vector |g1|; zero where a frame is refused.
+            Images of 0 to 1, axes in units of the shortest lattice vector |g1|; zero where a frame is refused: `property_maps` says by
+            which reason, `analyse_frame` also why.
 
         Raises
         ------
+        TypeError
+            If there is no such option.
         ValueError
             If a parameter is out of range, or mask or beam fit neither a frame nor the navigation axes.
+
+        See Also
+        --------
+        napari_sadp.geometry.conversions.convert_pattern : The same for one frame, with the coordinate map in both directions.
+
+        Examples
+        --------
+        Where a pixel of the image of frame 5 lies in the pattern, (row, col) [px], and the other way round:
+
+        >>> from napari_sadp.geometry.conversions import convert_pattern
+        >>> images = s.to_training_images("aligned", size=128)  # doctest: +SKIP
+        >>> image = convert_pattern(s.analyse_frame(5), "aligned", size=128)  # doctest: +SKIP
+        >>> image.to_pattern([[63.5, 63.5]])  # the direct beam  # doctest: +SKIP
+        array([[127.9, 128.3]])
+        >>> image.from_pattern([[127.9, 128.3]])  # doctest: +SKIP
+        array([[63.5, 63.5]])
         """
         check_option("conversion", conversion, PATTERN_CONVERSIONS)
         check_range("size", size, 16, 4096, "px")
@@ -306,114 +351,9 @@ class SADPattern2D(MappedPatterns):
             axis.offset = -(size - 1) / 2 * axis.scale
         images.metadata.set_item("Sadp.image_convention", IMAGE_CONVENTION)
         images.metadata.set_item("Sadp.conversion", conversion)
+        title = f"{self._title()} training images, {conversion}"
+        images.metadata.set_item("General.title", title.strip())
         return images
-
-    def classify(
-        self,
-        *,
-        weights: str | None = None,
-        device: str = "auto",
-        views: Views = "mirrors",
-        beam_rc: Beam = None,
-        mask: Mask = None,
-        min_snr: float = 6.0,
-        faintest: float = 0.0,
-        **map_options: Any,
-    ) -> Signal1D:
-        """Classify every frame; lazy signals are classified lazily.
-
-        Parameters
-        ----------
-        weights : str, optional
-            Weight file, or the name of a network; the bundled network by default.
-        device : str
-            ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        views : {"mirrors", "one", "turns"}
-            What the network's answer is averaged over, see `napari_sadp.models.predict.image_views`.
-        beam_rc : sequence of 2 float or signal, optional
-            Direct beam (row, col) [px], if it is known: one for all frames, or a signal with the navigation axes of this one, such as
-            `find_direct_beam` gives; nan stands for not known.
-        mask : ndarray of bool or signal, optional
-            True where the data mean nothing: one frame (n_rows, n_cols) for all, or a signal with one for each.
-        min_snr : float
-            Smallest signal to noise ratio of a spot.
-        faintest : float
-            Intensity of the weakest spot that counts, over that of the strongest diffracted beam; 0 to 0.5.
-        **map_options
-            Options of `hyperspy.api.signals.BaseSignal.map`, such as ``show_progressbar``, ``num_workers`` and ``lazy_output``.
-
-        Returns
-        -------
-        hyperspy.api.signals.Signal1D
-            Probabilities of the classes ``s.metadata.Sadp.columns`` and, last, of ``"none"``; nan where a frame is refused.
-
-        Raises
-        ------
-        ValueError
-            If a parameter is out of range, or mask or beam fit neither a frame nor the navigation axes.
-        """
-        check_range("faintest", faintest, 0.0, 0.5)
-        names = self._class_names(weights, device, views)
-        return self._map_rows(
-            _frames.class_row,
-            dict.fromkeys(names, "probability"),
-            "classes",
-            map_options,
-            weights=weights,
-            device=device,
-            views=views,
-            n_classes=len(names) - 1,
-            faintest=faintest,
-            **self._given(beam_rc, mask, min_snr),
-        )
-
-    def identify(
-        self,
-        *,
-        rule: str = "product",
-        beam_rc: Beam = None,
-        mask: Mask = None,
-        min_snr: float = 6.0,
-        **options: Any,
-    ) -> Identification:
-        """Name the space group, taking all frames as patterns of one crystal.
-
-        Parameters
-        ----------
-        rule : {"product", "mean"}
-            How the patterns combine.
-        beam_rc : sequence of 2 float or signal, optional
-            Direct beam (row, col) [px], if it is known: one for all frames, or a signal with the navigation axes of this one, such as
-            `find_direct_beam` gives; nan stands for not known.
-        mask : ndarray of bool or signal, optional
-            True where the data mean nothing: one frame (n_rows, n_cols) for all, or a signal with one for each.
-        min_snr : float
-            Smallest signal to noise ratio of a spot.
-        **options
-            Options of `napari_sadp.identify_patterns`: ``weights``, ``device``, ``views``, ``faintest``, ``progress``, ``knowledge``.
-
-        Returns
-        -------
-        Identification
-            Frozen dataclass; ``found.space_groups`` is the table, ``napari_sadp.report.format_table(found)`` its text.
-
-        Raises
-        ------
-        ValueError
-            If an option is wrong, or mask or beam fit neither a frame nor the navigation axes.
-        """
-        from napari_sadp.identify import identify_patterns
-
-        stack, given = self.to_stack(), self._given(beam_rc, mask, min_snr)
-        patterns = iter(stack)
-        if mask is not None:
-            masks = each_frame(given["mask"], 2)
-            patterns = (
-                with_mask(pattern, _frames.square_mask(np.asarray(one, dtype=bool), stack.oblong_scale))
-                for pattern, one in zip(patterns, masks, strict=False)
-            )
-        beams = None if beam_rc is None else each_frame(given["beam_rc"], 1)
-        return identify_patterns(patterns, rule=rule, beam_rc=beams, min_snr=given["min_snr"], **options)
 
 
 class LazySADPattern2D(LazySignal2D, SADPattern2D):
