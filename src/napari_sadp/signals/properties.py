@@ -38,8 +38,9 @@ class SADPProperties(Signal1D):
 
     Numbers of spots and nodes are 0, and everything else but reason and beam is nan, where a frame is refused. ``metadata.Sadp.made_with``
     holds the options of the analysis, and the network with its sha256; ``metadata.Sadp.notes`` what was decided upon reading, for all frames.
-    What was decided about one frame, and why it was refused in numbers, is too much for a map: ``s.analyse_frame(index)`` with the same
-    options returns the one as ``notes``, and raises a `PatternRefusedError` with the other as ``detail``.
+    What was decided about one frame, and the numbers behind a refusal, are too much for a map: ``s.analyse_frame(index)`` with the same
+    beam, mask and `min_snr` returns the one as ``notes``, and raises a `PatternRefusedError` with the other as ``detail``. Of classified
+    frames ``s.inav[x, y].identify(...).patterns[0]`` has both.
 
     Examples
     --------
