@@ -476,7 +476,9 @@ def main() -> None:
         others += f" --alone {args.alone}" if args.alone else ""
         words = f"--patterns {args.patterns} --blanks {n_blanks} --first-seed {args.first_seed}{others}"
         head = f"Made by `benchmarks/geometry.py {words}`; {machine()}"
-        head += f" Patterns of {len(held_out_entries())} structures whose formulas are kept from all training."
+        head += (
+            f" Patterns of {len(held_out_entries())} structures whose formulas are kept from all training."
+        )
         about = __doc__.split("strengths.\n\n")[1].strip()
         write_lines(Path(args.write), ["# Beam and lattice", "", head, "", about, "", text, ""])
 
