@@ -20,6 +20,7 @@ from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.models.outliers import OutlierScore, fit_logistic, fit_outlier_score
 from napari_sadp.models.predict import load_classifier
 from napari_sadp.models.recipe import TrainConfig
+from napari_sadp.models.resnet import build_resnet
 from napari_sadp.models.sources import Source, outlier_source
 from napari_sadp.models.weights import load_weights_with_score, save_weights
 
@@ -100,7 +101,10 @@ class Drawn:
     """A source of images whose brightness says what they are."""
 
     def __init__(self, level, seed):
-        self.level, self.generator = level, torch.Generator().manual_seed(seed)
+        self.level, self.seed, self.generator = level, seed, torch.Generator().manual_seed(seed)
+
+    def seek(self, number):
+        self.generator.manual_seed(self.seed + number)
 
     def draw(self, n):
         images = self.level + 0.02 * torch.randn(n, 1, 32, 32, generator=self.generator)
@@ -138,6 +142,34 @@ def test_the_fit_tells_bright_from_dark_and_states_honest_odds():
         assert truth[use].mean() == pytest.approx(chance[use].mean(), abs=0.08)
 
 
+def test_the_fit_does_not_hang_on_what_was_drawn_before(library, scheme):
+    """A run that goes on, and the first of several processes, come to the fit with a stream that stands elsewhere."""
+    torch.manual_seed(0)
+    network = build_resnet("resnet18", len(scheme))
+    config = TrainConfig(groups=(225, 229), size=32, outlier_images=20)
+    scores = []
+    for drawn in (1, 3):
+        stream = PatternStream(library, size=32, n_classes=len(scheme))
+        inside = Source(stream, library.symmetry_label, library.crystal, None, "aligned", library)
+        outside = outlier_source(inside, config, scheme, torch.device("cpu"))
+        for source in (inside, outside):
+            source.stream.draw(drawn)
+        scores.append(fit_outlier_score(network, inside, outside, 20))
+    first, second = (vars(score).values() for score in scores)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_the_score_keeps_single_precision_where_the_network_has_half():
+    torch.manual_seed(0)
+    score = OutlierScore(torch.randn(512, 512) / 20, torch.randn(60, 512), torch.randn(515) / 20)
+    features, logits = torch.rand(8, 512).bfloat16(), torch.randn(8, 60).bfloat16()
+    expected = score.log_odds(features, logits)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = score.log_odds(features, logits)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
 def test_the_score_travels_with_the_weights(weights_file, tmp_path):
     network, card, _, none = load_weights_with_score(weights_file)
     assert none is None
@@ -164,6 +196,7 @@ def test_the_score_travels_with_the_weights(weights_file, tmp_path):
         ({"whitening": torch.zeros(64, 64), "centres": torch.zeros(60, 64), "weights": torch.zeros(67)},
          "outlier score for 64 features, resnet18 has 512"),
         ({"weights": torch.zeros(3)}, "outlier score has shapes"),
+        ({"whitening": torch.tensor(1.0)}, "outlier score has shapes"),
     ],
 )  # fmt: skip
 def test_a_score_that_does_not_fit_is_refused(weights_file, tmp_path, change, match):

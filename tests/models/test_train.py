@@ -208,6 +208,16 @@ def test_closing_the_generator_saves_and_resuming_goes_on(tmp_path, monkeypatch)
     assert resumed[-1].samples == 64
 
 
+def test_a_finished_run_that_goes_on_writes_the_same_weights(tmp_path):
+    """As after a kill in its last stage; the outlier score included."""
+    scored = config(outlier_images=10)
+    *_, last = train(scored, tmp_path)
+    first = last.weights.read_bytes()
+    *_, again = train(scored, tmp_path, resume=True)
+    assert any(key.startswith("outliers.") for key in load_file(again.weights))
+    assert again.weights.read_bytes() == first
+
+
 def _ticking(step):
     clock = iter(range(10**9))
     return lambda: step * next(clock)
@@ -515,9 +525,9 @@ def test_two_processes_train_what_one_does(tmp_path):
         "--name", "tiny", "--device", "cpu", "--recipe", str(tmp_path / "small.toml"),
     ]  # fmt: skip
     # Adam would magnify the rounding of gradients that are nearly zero
-    recipe = "[data]\nvalidation_samples = 16\noutlier_images = 0\ndynamical_nm = [20, 20]\n[schedule]\noptimiser = 'sgd'\nlearning_rate = 0.01\n"
+    recipe = "[data]\nvalidation_samples = 16\noutlier_images = 20\ndynamical_nm = [20, 20]\n[schedule]\noptimiser = 'sgd'\nlearning_rate = 0.01\n"
     (tmp_path / "small.toml").write_text(recipe)
-    weights = []
+    weights, scores = [], []
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     for count in (1, 2):
         folder = tmp_path / f"run{count}"
@@ -531,11 +541,17 @@ def test_two_processes_train_what_one_does(tmp_path):
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("weights:") == 1
         weights.append(load_file(folder / "checkpoint.safetensors"))
+        scores.append(load_file(folder / "tiny.safetensors"))
     one, two = weights
     assert one.keys() == two.keys()
     # sums in another order
     numbers = [k for k in one if one[k].is_floating_point()]
     assert all(torch.allclose(one[k], two[k], atol=1e-4, rtol=1e-3) for k in numbers)
+    # the images of the fit are the same too
+    for part in ("outliers.whitening", "outliers.centres"):
+        assert torch.allclose(
+            scores[0][part], scores[1][part], atol=0.02 * float(scores[0][part].abs().max())
+        )
     torch.manual_seed(0)
     start = build_resnet("resnet18", len(one["network.fc.bias"]))
     moved = one["network.layer4.1.conv2.weight"] - start.state_dict()["layer4.1.conv2.weight"]

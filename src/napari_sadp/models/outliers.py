@@ -37,6 +37,8 @@ SHRINKAGE = 0.05
 #: Weight of the squares of the standardised weights in the fit.
 RIDGE = 1e-2
 _BATCH = 64
+#: Number of the first image of the fit: beyond all that training draws, so that the fit does not hang on where the stream stands.
+_FIRST_IMAGE = 10**15
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,22 +78,30 @@ class OutlierScore:
         (n, 2 + d) torch.Tensor of float32
             The first two are larger for foreign images.
         """
-        white = features.float() @ self.whitening
-        squared = (
-            (white**2).sum(dim=1, keepdim=True) + (self.centres**2).sum(dim=1) - 2 * white @ self.centres.mT
-        ).amin(dim=1)
-        energy = -torch.logsumexp(logits.float(), dim=1)
-        return torch.cat(
-            [torch.stack([squared.clamp(min=1e-6).log(), energy], dim=1), features.float()], dim=1
-        )
+        with _single_precision(features):
+            features = features.float()
+            white = features @ self.whitening
+            squared = (
+                (white**2).sum(dim=1, keepdim=True)
+                + (self.centres**2).sum(dim=1)
+                - 2 * white @ self.centres.mT
+            ).amin(dim=1)
+            energy = -torch.logsumexp(logits.float(), dim=1)
+            return torch.cat([torch.stack([squared.clamp(min=1e-6).log(), energy], dim=1), features], dim=1)
 
     def log_odds(self, features: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Return ln of P(image | of no class) over P(image | of a class), (n,)."""
-        return self.weights[0] + self.measures(features, logits) @ self.weights[1:]
+        with _single_precision(features):
+            return self.weights[0] + self.measures(features, logits) @ self.weights[1:]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return what goes into a weight file, by name."""
         return {PREFIX + name: value for name, value in vars(self).items()}
+
+
+def _single_precision(tensor: torch.Tensor) -> torch.autocast:
+    """Leave autocast on the device of a tensor: sums over hundreds of features would lose most digits in half precision."""
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def outlier_score(tensors: Mapping[str, torch.Tensor], n_classes: int, where: str) -> OutlierScore | None:
@@ -125,7 +135,7 @@ def outlier_score(tensors: Mapping[str, torch.Tensor], n_classes: int, where: st
         raise CheckpointError(
             f"{where}: outlier score has {', '.join(tensors)}, expected whitening, centres and weights"
         ) from None
-    d = score.whitening.shape[-1]
+    d = score.whitening.shape[-1] if score.whitening.ndim else 0
     shapes = tuple(tuple(item.shape) for item in (score.whitening, score.centres, score.weights))
     if shapes != ((d, d), (n_classes, d), (3 + d,)):
         raise CheckpointError(
@@ -172,6 +182,7 @@ def fit_outlier_steps(
     parts = []
     for part, source in enumerate((inside, outside)):
         collected = []
+        source.stream.seek(_FIRST_IMAGE)
         for start in range(0, n_images, _BATCH):
             with torch.inference_mode():
                 images, labels, _ = source.stream.draw(min(_BATCH, n_images - start))
