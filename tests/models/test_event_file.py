@@ -78,6 +78,14 @@ def test_scalars_are_read_back(tmp_path):
     assert all(event[1] > 1.6e9 for event in others)  # seconds since 1970
 
 
+def test_a_purge_is_the_start_of_a_session(tmp_path):
+    """``Event.session_log`` is field 7, ``SessionLog.status`` field 1, and ``START`` 1."""
+    events = EventFile(tmp_path)
+    events.purge(300_001)
+    *_, last = (dict(fields(r)) for r in records(events.path.read_bytes()))
+    assert (last[2], last[7]) == (300_001, b"\x08\x01")
+
+
 def test_tensorboard_reads_it(tmp_path):
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="TensorBoard is not installed"
@@ -87,3 +95,18 @@ def test_tensorboard_reads_it(tmp_path):
     found.Reload()
     [scalar] = found.Scalars("loss/train")
     assert (scalar.step, scalar.value) == (7, 2.5)
+
+
+def test_tensorboard_forgets_what_is_purged(tmp_path):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="TensorBoard is not installed"
+    )
+    first = EventFile(tmp_path)
+    for step in (7, 14, 21):
+        first.add(step, {"loss/train": float(step)})
+    second = EventFile(tmp_path)
+    second.purge(15)
+    second.add(28, {"loss/train": 28.0})
+    found = accumulator.EventAccumulator(str(tmp_path))
+    found.Reload()
+    assert [item.step for item in found.Scalars("loss/train")] == [7, 14, 28]

@@ -218,6 +218,35 @@ def test_a_finished_run_that_goes_on_writes_the_same_weights(tmp_path):
     assert again.weights.read_bytes() == first
 
 
+def test_curves_of_a_killed_run_go_on_where_its_checkpoint_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer.time, "monotonic", _ticking(2.0))  # every step is shown
+    run = train(config(samples=64), tmp_path)
+    for step in run:
+        if step.samples >= 16:
+            break
+    run.close()
+    # what it wrote between its checkpoint and the kill, the last line half
+    for name in ("metrics.csv", "validation.csv"):
+        with (tmp_path / name).open("a", newline="") as stream:
+            stream.write("24,3.0,1.0,0.5\r\n32,4.0,1")
+    *_, last = train(config(samples=64), tmp_path, resume=True)
+    assert last.samples == 64
+    rows = {name: (tmp_path / name).read_text().splitlines() for name in ("metrics.csv", "validation.csv")}
+    assert [row.split(",")[0] for row in rows["metrics.csv"]] == ["samples", *map(str, range(8, 65, 8))]
+    assert [row.split(",")[0] for row in rows["validation.csv"]] == ["samples", "32", "64"]
+    first, second = sorted((tmp_path / "tensorboard").iterdir())
+    assert b"\x10\x11\x3a\x02\x08\x01" in second.read_bytes()  # forget all from image 17 on
+    assert b"\x3a\x02\x08\x01" not in first.read_bytes()
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_its_curves_anew(finished, tmp_path):
+    (tmp_path / "metrics.csv").write_text("samples,seconds,loss,accuracy\n64,1.0,4.0000,0.0000\n")
+    *_, last = train(config(), tmp_path, resume=True)
+    samples = [int(row.split(",")[0]) for row in (tmp_path / "metrics.csv").read_text().splitlines()[1:]]
+    assert samples == sorted(set(samples))
+    assert samples[-1] == last.samples
+
+
 def _ticking(step):
     clock = iter(range(10**9))
     return lambda: step * next(clock)

@@ -97,8 +97,23 @@ class EventFile:
             if value == value
         )
         if values:
-            head = struct.pack("<Bd", 0x09, time.time()) + b"\x10" + _varint(step)
-            self._append(head + _bytes_field(5, values))
+            self._append(self._head(step) + _bytes_field(5, values))
+
+    def purge(self, step: int) -> None:
+        """Have TensorBoard forget what earlier files of the folder hold from a step on, as when a run goes on from a checkpoint.
+
+        Parameters
+        ----------
+        step : int
+            First one that does not count any more.
+        """
+        # a SessionLog whose status is START, field 7 of an event
+        self._append(self._head(step) + _bytes_field(7, b"\x08\x01"))
+
+    @staticmethod
+    def _head(step: int) -> bytes:
+        """Return time and step of an event."""
+        return struct.pack("<Bd", 0x09, time.time()) + b"\x10" + _varint(step)
 
     def _append(self, event: bytes) -> None:
         length = struct.pack("<Q", len(event))

@@ -9,7 +9,6 @@ their card. A generator holds its folder (``run.lock``) until it ends or is clos
 
 from __future__ import annotations
 
-import csv
 import errno
 import time
 import warnings
@@ -26,9 +25,9 @@ from napari_sadp.errors import CheckpointError
 from napari_sadp.labels.scheme import build_scheme
 from napari_sadp.models.ahead import Ahead
 from napari_sadp.models.calibrate import expected_calibration_error, fit_temperature
-from napari_sadp.models.event_file import EventFile
 from napari_sadp.models.outliers import fit_outlier_steps
 from napari_sadp.models.run import TrainingRun
+from napari_sadp.models.run_log import RunLog
 from napari_sadp.models.sources import Source, open_source_steps, outlier_source, trained_on_record
 from napari_sadp.models.weights import WeightsCard, save_weights
 
@@ -297,7 +296,7 @@ def _loop(
     """Train until the budget is spent; save on the way, at the end, and when the caller closes the generator."""
     config = run.config
     saved = shown = time.monotonic()
-    log = _Log(run)
+    log = RunLog(run)
     # a run that goes on does not validate again what it has validated
     checks = int(run.fraction * config.validations)
     if run.fraction >= 1 and run.best != run.best:
@@ -342,39 +341,6 @@ def _loop(
     finally:
         batches.close()
         run.save()
-
-
-class _Log:
-    """Writes what a run measures: lines of CSV, and the same for TensorBoard."""
-
-    def __init__(self, run: TrainingRun) -> None:
-        self.run = run
-        self.events = EventFile(run.folder / "tensorboard") if run.workers.is_first else None
-
-    def training(self) -> None:
-        """Write loss and accuracy of training, about once a second."""
-        run = self.run
-        self._write("metrics.csv", "train", run.loss, run.accuracy)
-
-    def validation(self, loss: float, accuracy: float) -> None:
-        """Write loss and accuracy on held-out structures."""
-        self._write("validation.csv", "validation", loss, accuracy)
-
-    def _write(self, name: str, kind: str, loss: float, accuracy: float) -> None:
-        run = self.run
-        if self.events is None:
-            return
-        path = run.folder / name
-        fresh = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            if fresh:
-                writer.writerow(["samples", "seconds", "loss", "accuracy"])
-            writer.writerow([run.samples, f"{run.seconds:.1f}", f"{loss:.4f}", f"{accuracy:.4f}"])
-        values = {f"loss/{kind}": loss, f"accuracy/{kind}": accuracy}
-        if kind == "train":
-            values["learning rate"] = float(run.learning_rate)
-        self.events.add(run.samples, values)
 
 
 @torch.inference_mode()
