@@ -88,6 +88,27 @@ def test_probabilities_are_calibrated_softmax_over_mirrors(saved):
         ({"architecture": "resnet34"}, "do not fit resnet34"),
         ({"sha256": "0" * 64}, "damaged"),
         ({"unknown": 1}, "not a card"),
+        ({"temperature": 0}, r"w\.json: .*temperature is 0, expected a number in \(0, 1e\+06\]"),
+        ({"temperature": -1}, "temperature is -1, expected"),
+        ({"temperature": "abc"}, "temperature is 'abc', expected"),
+        ({"temperature": None}, "temperature is None, expected"),
+        ({"temperature": float("nan")}, "temperature is nan, expected"),
+        ({"temperature": 10**400}, "not a card"),
+        ({"conversion": "foo"}, "conversion is 'foo', expected one of 'aligned', 'article', 'rendered'"),
+        ({"size": 0}, "size is 0, expected an integer from 1 to 4096"),
+        ({"size": "32"}, "size is '32', expected an integer"),
+        ({"sha256": 5}, "sha256 is 5, expected 64 hexadecimal digits"),
+        ({"sha256": ""}, "sha256 is '', expected 64 hexadecimal digits"),
+        ({"name": None}, "name is None, expected a text"),
+        ({"limits": []}, r"limits is \[\], expected a text"),
+        ({"labels": "A1-0"}, "labels is 'A1-0', expected a list"),
+        ({"labels": [1, 2]}, r"labels is \(1, 2\), expected texts"),
+        ({"groups": ["225"]}, r"groups is \('225',\), expected integers"),
+        ({"zones": [[0, 0, "1"]]}, r"zones is \(\(0, 0, '1'\),\), expected integers"),
+        ({"zones": [1]}, "zone of zones is 1, expected a list"),
+        ({"recipe": None}, "recipe is None, expected names with values"),
+        ({"recipe": {"images_seen": "many"}}, "images_seen of recipe is 'many', expected an integer"),
+        ({"metrics": {"accuracy_visible_class": "good"}}, "accuracy_visible_class of metrics is 'good'"),
     ],
 )
 def test_a_card_that_does_not_fit_is_refused(saved, tmp_path, change, match):
@@ -96,6 +117,18 @@ def test_a_card_that_does_not_fit_is_refused(saved, tmp_path, change, match):
     content = json.loads(saved[0].with_suffix(".json").read_text()) | change
     path.with_suffix(".json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=match):
+        load_weights(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(card, tmp_path, value):
+    network = build_resnet("resnet18", 60)
+    with torch.no_grad():
+        network.layer2[0].conv1.weight[3, 2, 1, 0] = value
+    path = save_weights(tmp_path, card, network)
+    with pytest.raises(
+        CheckpointError, match=r"test\.safetensors: layer2\.0\.conv1\.weight holds nan or inf"
+    ):
         load_weights(path)
 
 

@@ -115,3 +115,28 @@ def test_terminal(trained, capsys, monkeypatch):
     assert "--name is 'x'" in capsys.readouterr().err
     monkeypatch.delenv(WEIGHTS_VARIABLE)
     assert "napari-sadp" in str(weights_folder())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ({"source": "stream"}, "25.0 % of the visible classes of held-out formulas"),
+        ({"source": "stream", "split": "type"}, "25.0 % of the visible classes of held-out structure types"),
+        ({"source": "data/article", "trained_on": [{"split": "formula", "own": ""}]},
+         "50.0 % of the classes by symmetry of held-out formulas"),
+        ({"source": "data/article"}, "50.0 % of the classes by symmetry of held-out structures"),
+    ],
+)  # fmt: skip
+def test_an_accuracy_is_said_with_what_it_is_of(trained, capsys, recipe, words):
+    """Cards of before give data sets a visible class too."""
+    content = json.loads(trained.with_suffix(".json").read_text())
+    content["recipe"] = recipe
+    content["metrics"] = {"accuracy_visible_class": 0.25, "accuracy_symmetry_class": 0.5}
+    add_weights(trained)
+    (weights_folder() / "mine.json").write_text(json.dumps(content))
+    assert main(["weights"]) == 0
+    assert words in capsys.readouterr().out
+    assert main(["weights", "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)[-1]
+    assert about["truth"] == ("visible" if recipe["source"] == "stream" else "symmetry")
+    assert (about["accuracy_visible_class"] is None) == (about["truth"] == "symmetry")

@@ -78,6 +78,8 @@ def test_a_run_ends_with_weights_that_load(finished):
     assert card.data.startswith("Patterns by single scattering of ")
     assert "Space groups 225, 229 on 4 zone axes alone" in card.limits
     assert "has no outlier score" in card.limits
+    assert "It names the class that is visible" in card.limits
+    assert card.accuracy == card.metrics["accuracy_visible_class"]
     assert (folder / "metrics.csv").read_text().startswith("samples,seconds,loss,accuracy")
     lines = (folder / "validation.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["samples", "16", "32"]
@@ -457,7 +459,11 @@ def test_the_recipe_of_the_article_on_a_small_data_set(images, tmp_path):
     _, card, _ = load_weights(last.weights)
     assert card.conversion == "article"
     assert card.size == 40
-    assert card.metrics["ceiling_symmetry_class"] == 1.0
+    # its labels are those by symmetry: of the visible class nothing is known
+    assert {key for key in card.metrics if key.endswith("class")} == {"accuracy_symmetry_class"}
+    assert card.accuracy == card.metrics["accuracy_symmetry_class"]
+    assert "It names the class by symmetry" in card.limits
+    assert "Measured on formulas that were held out." in card.limits
     with pytest.raises(ValueError, match="expected the 60"):
         list(train(load_recipe("article", **(changes | {"groups": TrainConfig().groups})), tmp_path / "b"))
 

@@ -33,6 +33,7 @@ def add_command(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command, return the exit status."""
     from napari_sadp.models.registry import add_weights, describe_weights, remove_weights
+    from napari_sadp.models.run_card import held_out_words, truth_words
 
     if options.name is not None and options.add is None:
         raise ValueError(f"--name is {options.name!r}, expected with --add only")
@@ -49,10 +50,12 @@ def run(options: argparse.Namespace) -> int:
         if "error" in about:
             print(f"{name}: {about['error']}")
             continue
-        accuracy = about["accuracy_visible_class"]
-        measured = (
-            "" if accuracy is None else f", {100 * accuracy:.1f} % of the visible classes of unseen formulas"
-        )
+        measured = ""
+        if card.accuracy is not None:
+            measured = (
+                f", {100 * card.accuracy:.1f} % of the {truth_words(card.truth)} of held-out "
+                f"{held_out_words(about['split'])}"
+            )
         print(
             f"{name}: {about['architecture']}, {about['size']} px, {about['conversion']}, "
             f"groups {' '.join(map(str, about['groups']))}{measured}\n  {path}"
@@ -66,6 +69,8 @@ def run(options: argparse.Namespace) -> int:
 def _plain(name: str, path: Any, card: Any) -> dict[str, Any]:
     if isinstance(card, Exception):
         return {"name": name, "file": str(path), "error": str(card)}
+    from napari_sadp.models.sources import trained_on
+
     return {
         "name": name,
         "file": str(path),
@@ -77,5 +82,11 @@ def _plain(name: str, path: Any, card: Any) -> dict[str, Any]:
         "classes": len(card.labels),
         "data": card.data,
         "limits": card.limits,
-        "accuracy_visible_class": card.metrics.get("accuracy_visible_class"),
+        "truth": card.truth,
+        "split": trained_on(card)[-1].split,
+        # cards of before give those of a data set a visible class too, which they were never compared with
+        "accuracy_visible_class": card.metrics.get("accuracy_visible_class")
+        if card.truth == "visible"
+        else None,
+        "accuracy_symmetry_class": card.metrics.get("accuracy_symmetry_class"),
     }

@@ -76,6 +76,11 @@ class Source:
     library: SpotLibrary | None = None
     trained_on: TrainedOn = _NO_RECORD
 
+    @property
+    def truth(self) -> str:
+        """What its labels are: ``"visible"`` classes of a stream, those by ``"symmetry"`` of a data set."""
+        return "symmetry" if self.library is None else "visible"
+
 
 def open_source_steps(
     config: TrainConfig,

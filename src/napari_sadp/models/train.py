@@ -27,9 +27,10 @@ from napari_sadp.models.ahead import Ahead
 from napari_sadp.models.calibrate import expected_calibration_error, fit_temperature
 from napari_sadp.models.outliers import fit_outlier_steps
 from napari_sadp.models.run import TrainingRun
+from napari_sadp.models.run_card import card_of_run
 from napari_sadp.models.run_log import RunLog
-from napari_sadp.models.sources import Source, open_source_steps, outlier_source, trained_on_record
-from napari_sadp.models.weights import WeightsCard, save_weights
+from napari_sadp.models.sources import Source, open_source_steps, outlier_source
+from napari_sadp.models.weights import save_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -207,49 +208,9 @@ def _trained(
         foreign = outlier_source(sources["train"], config, scheme, run.device)
         steps = fit_outlier_steps(run.average, sources["train"], foreign, config.outlier_images)
         outliers = yield from _shown_shares(steps, about)
-    recipe = asdict(config) | {"images_seen": run.samples, "seconds": round(run.seconds)}
-    recipe |= run.origin
-    recipe["trained_on"] = trained_on_record(sources["train"], run.origin["trained_on"])
-    recipe["split"] = sources["train"].trained_on.split  # a data set has its own
-    card = WeightsCard(
-        name=config.name,
-        architecture=config.architecture,
-        size=config.size,
-        groups=config.groups,
-        zones=config.zones,
-        labels=scheme.labels,
-        scheme_version=scheme.version,
-        conversion=sources["train"].conversion,
-        temperature=temperature,
-        recipe=recipe,
-        metrics=metrics,
-        data=_data(config, sources["train"]),
-        limits=_limits(config, sources["train"].conversion, scored=outliers is not None),
-    )
+    card = card_of_run(run, scheme, sources["train"], metrics, temperature, scored=outliers is not None)
     path = save_weights(folder, card, run.average, outliers)
     yield TrainProgress("done", 1.0, **about, metrics=metrics, weights=path)
-
-
-def _data(config: TrainConfig, source: Source) -> str:
-    """Return what a network was trained on, in words, for its card."""
-    if source.library is None:
-        return f"Images of the data set {Path(config.source).name}; its dataset.json names the structures and their licences."
-    ways = "single scattering" if config.dynamical_nm is None else "single scattering and Bloch waves"
-    own = ", and structures of the user's own catalogue" if source.trained_on.own else ""
-    return (
-        f"Patterns by {ways} of {len(np.unique(source.structure))} crystals of the package's catalogue (Materials Project, CC BY 4.0; "
-        f"Crystallography Open Database, public domain), some with exchanged elements{own}; degraded as by a camera."
-    )
-
-
-def _limits(config: TrainConfig, conversion: str, *, scored: bool) -> str:
-    """Return what a network must not be used for, in words, for its card."""
-    foreign = "its outlier score" if scored else "something else: it has no outlier score"
-    return (
-        f"Space groups {', '.join(map(str, config.groups))} on {len(config.zones)} zone axes alone; what is of none of these must be told by "
-        f"{foreign}. Images of {config.size} px by the conversion {conversion!r}, with a lattice that is right. It names the class that is visible, "
-        "which multiple scattering may make another than that of the symmetry."
-    )
 
 
 def _same_crystals(run: TrainingRun, now: dict[str, str]) -> None:
@@ -391,9 +352,9 @@ def validate(network: torch.nn.Module, source: Source, n_images: int = 4000) -> 
     Returns
     -------
     metrics : dict
-        Accuracy for the class of the labels (of a stream the visible one) and for the class by symmetry; of a stream over
-        patterns drawn with equal probability for every class. Calibration error before and after the temperature, which is
-        fitted on one half and measured on the other.
+        Accuracy for the class by symmetry; of a stream for the visible class too, that of its labels, with the share of patterns where
+        both are the same, over patterns drawn with equal probability for every class. Calibration error before and after the
+        temperature, which is fitted on one half and measured on the other.
     temperature : float
         Fitted temperature.
     """
@@ -413,12 +374,15 @@ def validate(network: torch.nn.Module, source: Source, n_images: int = 4000) -> 
     one, other = order[: len(truth) // 2], order[len(truth) // 2 :]
     temperature = fit_temperature(scores[one], truth[one])
     found = scores.argmax(axis=1)
+    hits = {"accuracy_symmetry_class": found == symmetry}
+    if source.truth == "visible":
+        hits = (
+            {"accuracy_visible_class": found == truth} | hits | {"ceiling_symmetry_class": truth == symmetry}
+        )
     metrics = {
         "validation_patterns": len(truth),
         "validation_crystals": len(np.unique(source.structure[np.concatenate(rows)])),
-        "accuracy_visible_class": round(float(np.mean(found == truth)), 4),
-        "accuracy_symmetry_class": round(float(np.mean(found == symmetry)), 4),
-        "ceiling_symmetry_class": round(float(np.mean(truth == symmetry)), 4),
+        **{name: round(float(np.mean(hit)), 4) for name, hit in hits.items()},
         "calibration_error_raw": round(expected_calibration_error(scores[other], truth[other], 1.0), 4),
         "calibration_error": round(expected_calibration_error(scores[other], truth[other], temperature), 4),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from napari_sadp._atomic import atomic_write
+from napari_sadp._validate import check_integer, check_option, check_range
 from napari_sadp.errors import CheckpointError
 from napari_sadp.geometry.convention import IMAGE_CONVENTION
+from napari_sadp.geometry.conversions import PATTERN_CONVERSIONS
 from napari_sadp.labels.scheme import PatternScheme, build_scheme
 from napari_sadp.labels.spacegroups import CUBIC_ZONE_AXES
 from napari_sadp.models.architectures import ARCHITECTURES
 from napari_sadp.models.outliers import PREFIX, OutlierScore, outlier_score
+from napari_sadp.models.recipe import STREAM
 from napari_sadp.models.registry import bundled_path
 from napari_sadp.models.resnet import build_resnet
 
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
     import torch
 
     from napari_sadp.labels.scheme import Zone
+
+#: Largest image size that a card may ask for, a memory guard.
+_MOST_PIXELS = 4096
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,16 @@ class WeightsCard:
         """Training images, those of the weights that it started from included; 0 where the recipe does not say."""
         return sum(int(self.recipe.get(key, 0)) for key in ("images_before", "images_seen"))
 
+    @property
+    def truth(self) -> str:
+        """What the network was trained to name: ``"visible"`` classes, or those by ``"symmetry"`` of a data set."""
+        return "visible" if self.recipe.get("source", STREAM) == STREAM else "symmetry"
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the held-out patterns whose class of `truth` was found; None where the card does not say."""
+        return self.metrics.get(f"accuracy_{self.truth}_class")
+
 
 def save_weights(
     folder: Path, card: WeightsCard, network: torch.nn.Module, outliers: OutlierScore | None = None
@@ -145,22 +162,61 @@ def read_card(path: Path) -> WeightsCard:
     Raises
     ------
     CheckpointError
-        If the card is missing or no card.
+        If the card is missing or no card, or a value of it is of the wrong kind or out of range; the message names it.
     """
     card_path = path.with_suffix(".json")
     try:
         content = json.loads(card_path.read_text(encoding="utf-8"))
         for key in ("groups", "labels"):
-            content[key] = tuple(content[key])
+            content[key] = _as_list(key, content[key])
         if "zones" in content:  # cards of before are for the default axes
-            content["zones"] = tuple(map(tuple, content["zones"]))
-        return WeightsCard(**content)
+            content["zones"] = tuple(
+                _as_list("zone of zones", zone) for zone in _as_list("zones", content["zones"])
+            )
+        card = WeightsCard(**content)
+        _check_card(card)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path.name}: no card {card_path.name} beside it; keep the two files together"
         ) from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{card_path.name}: not a card of napari-sadp weights ({error})") from error
+    return card
+
+
+def _as_list(name: str, value: object) -> tuple[Any, ...]:
+    """Return what JSON has as a list as a tuple, or raise `ValueError`."""
+    if not isinstance(value, list):
+        raise ValueError(f"{name} is {value!r}, expected a list")
+    return tuple(value)
+
+
+def _check_card(card: WeightsCard) -> None:
+    """Raise `ValueError` for a field that no network can have; the message names it."""
+    for name in ("name", "architecture", "scheme_version", "image_convention", "data", "limits"):
+        if not isinstance(getattr(card, name), str):
+            raise ValueError(f"{name} is {getattr(card, name)!r}, expected a text")
+    for name, items, kind, words in (
+        ("labels", card.labels, str, "texts"),
+        ("groups", card.groups, int, "integers"),
+        ("zones", [index for zone in card.zones for index in zone], int, "integers"),
+    ):
+        if not all(isinstance(item, kind) and not isinstance(item, bool) for item in items):
+            raise ValueError(f"{name} is {getattr(card, name)!r}, expected {words}")
+    for name in ("recipe", "metrics"):
+        if not isinstance(getattr(card, name), dict):
+            raise ValueError(f"{name} is {getattr(card, name)!r}, expected names with values")
+    if not isinstance(card.sha256, str) or not re.fullmatch("[0-9a-f]{64}", card.sha256):
+        raise ValueError(f"sha256 is {card.sha256!r}, expected 64 hexadecimal digits")
+    check_integer("size", card.size, 1, _MOST_PIXELS)
+    check_option("conversion", card.conversion, PATTERN_CONVERSIONS)
+    # zero and below would leave no probabilities, or turn their order round
+    check_range("temperature", card.temperature, 0, 1e6, low_inclusive=False)
+    for name in ("images_before", "images_seen"):
+        check_integer(f"{name} of recipe", card.recipe.get(name, 0), 0, 10**15)
+    for name, value in card.metrics.items():
+        if name.startswith("accuracy_"):
+            check_range(f"{name} of metrics", value, 0, 1)
 
 
 def card_scheme(card: WeightsCard, where: str) -> PatternScheme:
@@ -206,7 +262,7 @@ def load_weights(path: Path | str | None = None) -> tuple[torch.nn.Module, Weigh
     Raises
     ------
     CheckpointError
-        If a file is missing, damaged, truncated, or made for something else.
+        If a file is missing, damaged, truncated, or made for something else, or a weight is no finite number.
     """
     network, card, scheme, _ = load_weights_with_score(path)
     return network, card, scheme
@@ -246,6 +302,11 @@ def load_weights_with_score(
         raise CheckpointError(f"{path}: no such weight file") from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path.name}: cannot be read as safetensors ({error})") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise CheckpointError(
+                f"{path.name}: {name} holds nan or infinity, expected finite numbers; its training failed, train it again"
+            )
     network = build_resnet(card.architecture, len(scheme))
     foreign = {key: tensors.pop(key) for key in list(tensors) if key.startswith(PREFIX)}
     outliers = outlier_score(foreign, len(scheme), path.name)
