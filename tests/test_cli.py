@@ -258,6 +258,36 @@ def test_table_and_picture(tmp_path, capsys):
     assert min(iio.imread(picture).shape[:2]) > 300
 
 
+@pytest.mark.parametrize("option", ["--recipe", "--config"])
+def test_a_recipe_of_train_by_either_option(option, tmp_path, capsys):
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text("[network]\nsize = 8\n")
+    assert main(["train", "--out", str(tmp_path / "run"), option, str(recipe)]) == 2
+    assert "size is 8, expected" in capsys.readouterr().err
+
+
+def test_a_device_that_fails_is_no_traceback(tmp_path, capsys, monkeypatch):
+    from napari_sadp.models import train as trainer
+
+    def fail(text):
+        def steps(*_, **__):
+            raise RuntimeError(text)
+
+        monkeypatch.setattr(trainer, "train", steps)
+        return main(["train", "--out", str(tmp_path / "run"), "--device", "cpu"])
+
+    assert fail("CUDA out of memory. Tried to allocate 2 GiB\nmore of it") == 1
+    message = capsys.readouterr().err
+    assert (
+        "the device failed (CUDA out of memory. Tried to allocate 2 GiB); choose smaller batches" in message
+    )
+    assert fail("CUDA error: device-side assert triggered") == 1
+    assert main(["train", "--out", str(tmp_path / "run"), "--device", "cpu:foo"]) == 2
+    assert "device is 'cpu:foo', available here" in capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        fail("a fault of ours")
+
+
 @pytest.mark.parametrize("command", ["identify", "train"])
 def test_help_names_units(command, capsys):
     with pytest.raises(SystemExit) as caught:

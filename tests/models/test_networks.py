@@ -50,6 +50,10 @@ def test_unknown_architecture_and_device_are_named():
         build_resnet("vgg", 60)
     with pytest.raises(ValueError, match=r"device is 'abacus'.*cpu"):
         choose_device("abacus")
+    for device in ("cpu:foo", "cpu:", "cpu:1", "cuda:99", "", 5):
+        with pytest.raises(ValueError, match=rf"device is {device!r}, available here: auto, cpu"):
+            choose_device(device)
+    assert choose_device("cpu:0") == torch.device("cpu", 0)
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
     assert ARCHITECTURES == ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 

@@ -422,6 +422,9 @@ def test_shipped_recipes():
         ("[networks]\nsize = 96", "section of the recipe is 'networks'"),
         ("network = 3", "expected a section"),
         ("[network", "not TOML"),
+        ("[network]\ninitial = 5", "initial is 5, expected a text"),
+        ("[data]\nsource = 5", "source is 5, expected a text"),
+        ("[run]\ndevice = 0", "device is 0, expected a text"),
         ("[schedule]\nlearning_rate = 'fast'", "learning_rate is 'fast'"),
     ],
 )

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 
 from napari_sadp import __version__
 from napari_sadp.cli import _catalogue, _classes, _dataset, _evaluate, _identify, _simulate, _train, _weights
-from napari_sadp.cli._common import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE, EXIT_USAGE, plain_numbers
+from napari_sadp.cli._common import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_UNUSABLE,
+    EXIT_USAGE,
+    is_device_failure,
+    plain_numbers,
+)
 from napari_sadp.errors import SadpError
 
 if TYPE_CHECKING:
@@ -48,6 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     except (SadpError, OSError) as error:  # a full disk, a folder without permission
         print(f"napari-sadp: error: {error}", file=sys.stderr)
+        return EXIT_UNUSABLE
+    except RuntimeError as error:
+        if not is_device_failure(error):
+            raise
+        print(
+            f"napari-sadp: error: the device failed ({str(error).strip().splitlines()[0]}); choose smaller batches, or another --device",
+            file=sys.stderr,
+        )
         return EXIT_UNUSABLE
     except KeyboardInterrupt:
         print("napari-sadp: interrupted", file=sys.stderr)

@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 EXIT_OK, EXIT_UNUSABLE, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
+#: How torch words a failure of a device, or of its memory.
+_DEVICE_WORDS = re.compile(
+    r"out of memory|allocate memory|\b(CUDA|cuDNN|CUBLAS|NCCL|HIP|MPS)\b.*\b(error|failed)|CUDA driver", re.I
+)
+
+
+def is_device_failure(error: RuntimeError) -> bool:
+    """Tell whether torch ran out of memory or its device failed: nothing that a traceback would help with."""
+    return bool(_DEVICE_WORDS.search(str(error)))
+
+
 def show_progress(text: str) -> None:
     """Show a line that the next one overwrites, on terminals only."""
     if sys.stderr.isatty():

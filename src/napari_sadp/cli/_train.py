@@ -96,6 +96,7 @@ def add_command(commands: Any) -> None:
     command.add_argument("--out", required=True, metavar="FOLDER", help="run folder")
     command.add_argument(
         "--recipe",
+        "--config",
         default="default",
         metavar="RECIPE",
         help="TOML file, or one of the package: default, rendered for measured nodes drawn anew, article for that of Ra et al. 2021, "

@@ -185,6 +185,9 @@ class TrainConfig:
         object.__setattr__(self, name, value)
 
     def _check_names(self) -> None:
+        for name in ("initial", "source", "device"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected a text")
         check_file_name("name", self.name)
         if self.name in _RESERVED or self.name.startswith("spots_"):
             raise ValueError(f"name is {self.name!r}, expected one that no file of a run folder has")

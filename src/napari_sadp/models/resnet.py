@@ -167,11 +167,17 @@ def choose_device(device: str = "auto") -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    kind = str(device).split(":")[0]
-    if not available.get(kind, False):
-        usable = ", ".join(name for name, there in available.items() if there)
-        raise ValueError(f"device is {device!r}, available here: auto, {usable}")
+    counts = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    kind, colon, number = str(device).partition(":")
+    numbered = number.isdecimal() and int(number) < counts.get(kind, 0)
+    if not counts.get(kind) or (colon and not numbered):
+        usable = [name for name, count in counts.items() if count]
+        usable += [f"cuda:{index}" for index in range(counts["cuda"])]
+        raise ValueError(f"device is {device!r}, available here: {', '.join(['auto', *usable])}")
     return torch.device(device)
 
 
