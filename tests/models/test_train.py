@@ -249,6 +249,23 @@ def test_a_run_killed_before_its_first_checkpoint_begins_its_curves_anew(finishe
     assert samples[-1] == last.samples
 
 
+def test_what_the_budget_does_not_count_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer.time, "monotonic", _ticking(0.5))
+    whole = list(train(config(samples=None, minutes=0.2, outlier_images=10, validations=3), tmp_path))
+    steps = [step for step in whole if step.stage == "train"]
+    # a step takes one tick, half a second
+    assert steps[-1].seconds == pytest.approx(12.0)
+    assert all(step.seconds == pytest.approx(0.5 * step.samples / 8) for step in steps)
+    beside = [step.beside for step in whole]
+    assert beside == sorted(beside)
+    assert beside[-1] > steps[-1].beside > 0
+    # an estimate as soon as the first validation was timed: one tick for 24 images
+    known = [step for step in steps if step.validated_at]
+    assert all(step.ahead != step.ahead for step in steps if not step.validated_at)
+    assert known[0].ahead == pytest.approx(0.5 / 24 * (2 * 24 + 24 + 2 * 10))
+    assert steps[-1].ahead == pytest.approx(0.5 / 24 * (24 + 2 * 10))
+
+
 def _ticking(step):
     clock = iter(range(10**9))
     return lambda: step * next(clock)

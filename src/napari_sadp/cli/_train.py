@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 #: Options that change a field of the recipe, and what argparse needs to know of them.
 _CHANGES: dict[str, tuple[str, dict[str, Any]]] = {
-    "--minutes": ("minutes", {"type": float, "help": "time budget of the whole run in minutes"}),
+    "--minutes": (
+        "minutes",
+        {
+            "type": float,
+            "help": "time budget in minutes for the training steps alone, over all resumptions; the spots of the crystals, validations and the "
+            "outlier score come on top, which the run tells and estimates: leave room for them below the limit of a batch queue",
+        },
+    ),
     "--samples": (
         "samples",
         {"type": int, "help": "budget in images instead of minutes; then the seed alone fixes the result"},
@@ -130,13 +137,26 @@ def run(options: argparse.Namespace) -> int:
     if "minutes" in changes:  # instead of the images of the recipe
         changes.setdefault("samples", None)
     config = load_recipe(options.recipe, **changes)
-    stage, shown, first = "", -1.0, int(os.environ.get("RANK", "0")) == 0
+    stage, shown, told, first = "", -1.0, False, int(os.environ.get("RANK", "0")) == 0
     if first:
         print(f"device: {describe_device(choose_device(config.device))}", file=sys.stderr)
+        if config.samples is None:
+            print(
+                f"{config.minutes:g} min are for the training steps; the spots of the crystals, validations and the outlier score come on top",
+                file=sys.stderr,
+            )
     workers = processors() if options.workers is None else options.workers
     for step in train(config, options.out, resume=options.resume, workers=workers):
         if not first:
             continue
+        if not told and step.ahead == step.ahead:
+            told = True
+            show_progress("")
+            print(
+                f"besides the steps: {step.beside / 60:.1f} min so far, about {step.ahead / 60:.1f} min to come",
+                file=sys.stderr,
+                flush=True,
+            )
         # terminals get every step, logs a line for every percent
         line = (
             f"{step.stage} {100 * step.fraction:5.1f} %  {step.samples} images, {step.seconds / 60:.1f} min"
@@ -153,6 +173,10 @@ def run(options: argparse.Namespace) -> int:
     if not first:
         return EXIT_OK
     show_progress("")
+    print(
+        f"training steps: {step.seconds / 60:.1f} min over all resumptions; all else: {step.beside / 60:.1f} min this time",
+        file=sys.stderr,
+    )
     print(json.dumps(step.metrics, indent=1))
     print(f"weights: {step.weights}")
     return EXIT_OK

@@ -114,7 +114,8 @@ class TrainConfig:
     parts : int
         Parts of a batch with a batch normalisation of its own each; several processes share them.
     minutes : float
-        Time budget of the whole run, over all resumptions [min].
+        Time budget for the steps of the optimiser, over all resumptions [min]. The spots of the crystals, validations, checkpoints and the
+        outlier score come on top: `napari_sadp.models.train.TrainProgress` tells how long they take.
     samples : int, optional
         Budget in images instead of minutes; then the run depends on the seed alone.
     precision : {"auto", "single", "half"}

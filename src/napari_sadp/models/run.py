@@ -98,6 +98,7 @@ class TrainingRun:
         self.half = config.precision == "half" or (config.precision == "auto" and self.device.type == "cuda")
         self.forward = torch.compile(self.network) if config.compiled else self.network
         self.samples, self.seconds = 0, 0.0
+        self._begun, self._seconds_before = time.monotonic(), 0.0
         # loss and accuracy; on the device, since asking for them at every step would wait for it
         self._shown = torch.full((2,), float("nan"), device=self.device)
         self.best = float("nan")  # accuracy of what is in `best_path`
@@ -140,6 +141,11 @@ class TrainingRun:
         return self.folder / "best.safetensors"
 
     @property
+    def beside(self) -> float:
+        """Time since this object was made that went into anything but steps [s]."""
+        return max(time.monotonic() - self._begun - (self.seconds - self._seconds_before), 0.0)
+
+    @property
     def fraction(self) -> float:
         """Share of the budget that is spent."""
         if self.config.samples is not None:
@@ -161,8 +167,12 @@ class TrainingRun:
         Every part of the batch has a batch normalisation of its own, and the gradients and running statistics are means over
         the parts: so it makes no difference how many processes share them.
         """
-        start = time.monotonic()
         config, workers = self.config, self.workers
+        if (
+            config.samples is None
+        ):  # what the first process does between the steps, such as to validate, does not count
+            workers.wait()
+        start = time.monotonic()
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate
         self.network.train()
@@ -306,6 +316,7 @@ class TrainingRun:
         full = self.optimiser.state_dict()
         self.optimiser.load_state_dict({"state": state, "param_groups": full["param_groups"]})
         self.samples, self.seconds = int(counters["samples"]), float(counters["seconds"])
+        self._seconds_before = self.seconds
         self._shown = torch.tensor([float(counters["loss"]), float(counters["accuracy"])], device=self.device)
         # what an older version wrote has none; neither counts what was removed since
         self.best = float(counters.get("best", "nan")) if self.best_path.exists() else float("nan")

@@ -56,13 +56,17 @@ class TrainProgress:
     samples : int
         Images seen.
     seconds : float
-        Training time so far, over all resumptions [s].
+        Time of the steps so far, over all resumptions [s]: what `TrainConfig.minutes` counts.
     loss, accuracy : float
         Moving averages over the training images; nan before the first step.
     validation_accuracy, best_accuracy : float
         The last one, and the best one, on images of held-out structures; nan before the first time.
     validated_at : int
         Images seen at the last one; 0 before the first time.
+    beside : float
+        Time that went into all else since the call [s]: the spots of the crystals, validations, checkpoints, the outlier score.
+    ahead : float
+        About how long validations and the outlier score will still take [s], while it trains; nan before the first validation.
     metrics : dict or None
         Validation, at the end.
     weights : pathlib.Path or None
@@ -78,6 +82,8 @@ class TrainProgress:
     validation_accuracy: float = float("nan")
     best_accuracy: float = float("nan")
     validated_at: int = 0
+    beside: float = 0.0
+    ahead: float = float("nan")
     metrics: dict[str, Any] | None = None
     weights: Path | None = None
 
@@ -177,7 +183,7 @@ def _trained(
         )
     sources = {}
     for part in ("train", "validate"):
-        yield TrainProgress(f"crystals to {part}", 0.0, run.samples, run.seconds)
+        yield TrainProgress(f"crystals to {part}", 0.0, run.samples, run.seconds, beside=run.beside)
         if not run.workers.is_first:
             run.workers.wait()  # for what the first one keeps in the folder
         steps = open_source_steps(
@@ -200,17 +206,22 @@ def _trained(
         "validation_accuracy": run.best,
         "best_accuracy": run.best,
     }
-    yield TrainProgress("validate", 0.0, **about)
+    yield TrainProgress("validate", 0.0, **about, beside=run.beside)
     metrics, temperature = validate(run.average, sources["validate"], config.validation_samples)
     outliers = None
-    in_pictures = sources["train"].library is not None and sources["train"].conversion != "rendered"
-    if config.outlier_images and in_pictures:
+    if _outlier_images(run, sources["train"]):
         foreign = outlier_source(sources["train"], config, scheme, run.device)
         steps = fit_outlier_steps(run.average, sources["train"], foreign, config.outlier_images)
-        outliers = yield from _shown_shares(steps, about)
+        outliers = yield from _shown_shares(steps, about, run)
     card = card_of_run(run, scheme, sources["train"], metrics, temperature, scored=outliers is not None)
     path = save_weights(folder, card, run.average, outliers)
-    yield TrainProgress("done", 1.0, **about, metrics=metrics, weights=path)
+    yield TrainProgress("done", 1.0, **about, beside=run.beside, metrics=metrics, weights=path)
+
+
+def _outlier_images(run: TrainingRun, source: Source) -> int:
+    """Return how many images the outlier score of a run is fitted on, those of no class included."""
+    in_pictures = source.library is not None and source.conversion != "rendered"
+    return 2 * run.config.outlier_images * in_pictures
 
 
 def _same_crystals(run: TrainingRun, now: dict[str, str]) -> None:
@@ -225,7 +236,7 @@ def _same_crystals(run: TrainingRun, now: dict[str, str]) -> None:
 
 
 def _shown_shares(
-    steps: Generator[float, None, OutlierScore], about: dict[str, float]
+    steps: Generator[float, None, OutlierScore], about: dict[str, float], run: TrainingRun
 ) -> Generator[TrainProgress, None, OutlierScore]:
     """Show the shares of a fit that are done; returns its result."""
     while True:
@@ -233,7 +244,7 @@ def _shown_shares(
             share = next(steps)
         except StopIteration as end:
             return end.value
-        yield TrainProgress("outliers", share, **about)
+        yield TrainProgress("outliers", share, **about, beside=run.beside)
 
 
 def _shown(
@@ -248,7 +259,7 @@ def _shown(
             return end.value
         if time.monotonic() - shown > 1:
             shown = time.monotonic()
-            yield TrainProgress(stage, done / total, run.samples, run.seconds)
+            yield TrainProgress(stage, done / total, run.samples, run.seconds, beside=run.beside)
 
 
 def _loop(
@@ -262,7 +273,12 @@ def _loop(
     checks = int(run.fraction * config.validations)
     if run.fraction >= 1 and run.best != run.best:
         checks -= 1
-    last, validated_at = run.best, 0
+    last, validated_at, per_image = run.best, 0, float("nan")
+    n_quick, n_full = (
+        min(n, held_out.n_images or n)
+        for n in (min(_QUICK_IMAGES, config.validation_samples), config.validation_samples)
+    )
+    n_outliers = _outlier_images(run, source)
     batches = Ahead(source.stream)
     try:
         while run.fraction < 1 or checks < config.validations:
@@ -274,9 +290,9 @@ def _loop(
             if ended or run.fraction * config.validations >= checks + 1:
                 checks = config.validations if ended else int(run.fraction * config.validations)
                 if run.workers.is_first:
-                    loss, last = quick_validation(
-                        run.average, held_out, min(_QUICK_IMAGES, config.validation_samples)
-                    )
+                    began = time.monotonic()
+                    loss, last = quick_validation(run.average, held_out, n_quick)
+                    per_image = (time.monotonic() - began) / n_quick
                     run.keep_best(last)
                     validated_at = run.samples
                     log.validation(loss, last)
@@ -296,6 +312,8 @@ def _loop(
                     last,
                     run.best,
                     validated_at,
+                    run.beside,
+                    per_image * ((config.validations - checks) * n_quick + n_full + n_outliers),
                 )
             if ended:
                 break

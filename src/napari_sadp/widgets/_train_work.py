@@ -89,6 +89,7 @@ def train_network(
     ValueError
         If an option is wrong.
     """
+    from napari_sadp.dataset.processes import processors
     from napari_sadp.models.registry import add_weights
     from napari_sadp.models.resnet import choose_device, describe_device
     from napari_sadp.models.train import train
@@ -96,7 +97,8 @@ def train_network(
     try:
         device = describe_device(choose_device(config.device))
         yield device
-        with closing(train(config, folder, resume=resume, stop=halt.asked)) as steps:
+        steps = train(config, folder, resume=resume, stop=halt.asked, workers=processors())
+        with closing(steps):
             for step in steps:
                 if halt.leave.is_set() or (halt.stop.is_set() and step.stage.startswith("crystals")):
                     return None

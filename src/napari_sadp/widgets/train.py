@@ -48,7 +48,8 @@ _TIPS = {
     "architecture": "More layers are better with more time: ResNet18 for minutes to hours on a CPU,\n"
     "ResNet50 and ResNet101 for a GPU",
     "size": "Images are squares of so many pixels; time grows with the square",
-    "minutes": "Time budget. The learning rate follows it: a longer run is another run.",
+    "minutes": "Time budget of the training steps. The learning rate follows it: a longer run is another run.\n"
+    "Spots of the crystals, validations and what is none of the classes take their time besides.",
     "conversion": "What the images look like: turned by the lattice (aligned), as acquired (article),\n"
     "or the measured spots drawn anew without background and noise (rendered)",
     "crystals": "Training crystals of each extinction behaviour. More take longer to work out at the start.",
@@ -261,6 +262,8 @@ class TrainWidget(mw.Container):
             text += f"\n{step.samples} images, {step.seconds / 60:.1f} min, loss {step.loss:.2f}, accuracy {step.accuracy:.3f}"
         if step.best_accuracy == step.best_accuracy:
             text += f"\nheld-out structures: {step.validation_accuracy:.3f}, best {step.best_accuracy:.3f}"
+        if step.ahead == step.ahead:
+            text += f"\nbesides the training about {step.ahead / 60:.1f} min more, to measure it"
         self.status.value = text
 
     def _on_result(self, trained: Trained | None) -> None:
