@@ -9,7 +9,6 @@ import napari
 import pytest
 from napari.utils.notifications import notification_manager
 
-from napari_sadp.models.recipe import TrainConfig
 from napari_sadp.models.registry import PACKAGED, WEIGHTS_VARIABLE, list_weights, runs_folder
 from napari_sadp.models.weights import read_card
 from napari_sadp.widgets import _train_work, train
@@ -214,26 +213,6 @@ def test_a_failing_device_is_told(qtbot, widget, complaints, monkeypatch):
     widget.run()
     finish(qtbot, widget)
     assert complaints == ["the network cannot be trained on device 'cpu': out of memory"]
-
-
-def test_all_processors_work_out_the_spots(monkeypatch, tmp_path):
-    from napari_sadp.dataset.processes import processors
-    from napari_sadp.models import train as trainer
-
-    asked = {}
-
-    def steps(config, folder, **options):
-        asked.update(options)
-        yield trainer.TrainProgress("train", 0.0)
-
-    monkeypatch.setattr(trainer, "train", steps)
-    run = _train_work.train_network(
-        TrainConfig(device="cpu"), tmp_path, resume=False, halt=_train_work.Halt()
-    )
-    assert next(run).startswith("cpu")
-    assert next(run).stage == "train"
-    run.close()
-    assert asked["workers"] == processors()
 
 
 def test_a_closed_window_stops_the_run_and_keeps_its_checkpoint(qtbot, widget, tmp_path):

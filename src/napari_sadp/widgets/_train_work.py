@@ -89,7 +89,6 @@ def train_network(
     ValueError
         If an option is wrong.
     """
-    from napari_sadp.dataset.processes import processors
     from napari_sadp.models.registry import add_weights
     from napari_sadp.models.resnet import choose_device, describe_device
     from napari_sadp.models.train import train
@@ -97,7 +96,8 @@ def train_network(
     try:
         device = describe_device(choose_device(config.device))
         yield device
-        steps = train(config, folder, resume=resume, stop=halt.asked, workers=processors())
+        # in this process alone: others would run the script of a user that opened this viewer once more
+        steps = train(config, folder, resume=resume, stop=halt.asked)
         with closing(steps):
             for step in steps:
                 if halt.leave.is_set() or (halt.stop.is_set() and step.stage.startswith("crystals")):
