@@ -59,6 +59,25 @@ def test_a_beam_near_the_border_is_not_sent_outside():
     assert not any("outside the frame" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("bright", [1.0, 10.0])
+@pytest.mark.parametrize("halo", [0.0, 20.0])
+def test_a_background_that_rises_to_one_side_sends_no_beam_outside(bright, halo):
+    rng = np.random.default_rng(0)
+    row, col = np.indices((256, 256))
+    beam = np.array([25.0, 120.0])
+    basis = 30 * np.array([[np.cos(0.3), np.sin(0.3)], [-1.2 * np.sin(0.2), 1.2 * np.cos(0.2)]])
+    image = 50 + 30 * row / 255 + halo * np.exp(-np.hypot(row - 25, col - 120) / 40)
+    for m in range(-10, 11):
+        for n in range(-10, 11):
+            at = beam + np.array([m, n]) @ basis
+            height = 600 * (bright if m == n == 0 else np.exp(-np.hypot(*(at - beam)) / 120))
+            image += height * np.exp(-((row - at[0]) ** 2 + (col - at[1]) ** 2) / 6)
+    found = analyse_pattern(DiffractionPattern(rng.poisson(image)))
+    assert np.all(found.beam.rc >= 0)
+    if bright > 1:
+        assert np.linalg.norm(found.beam.rc - beam) < 1
+
+
 def test_a_beam_outside_may_be_given():
     pattern, true = _cut(0, 90)
     found = analyse_pattern(pattern, beam_rc=true).lattice

@@ -49,3 +49,16 @@ def test_relative_intensities_are_as_uncertain_as_stated(measured):
     pull = (intensity / share - counts) / (error / share)
     assert 0.2 < np.sqrt(np.mean(pull**2)) < 1.2
     assert np.mean(np.abs(pull) < 2) > 0.95
+
+
+def test_noise_of_the_readout_is_no_noise_of_counting():
+    rng = np.random.default_rng(1)
+    nodes = np.mgrid[-2:3, -2:3].reshape(2, -1).T
+    height = np.where(np.any(nodes != 0, axis=1), 300.0, 3000.0)
+    light = render_gaussians(BEAM + nodes @ BASIS, height, SIGMA, (SIZE, SIZE))
+    frame = rng.poisson(light) + rng.normal(0, 3.0, light.shape)
+    stated = []
+    for constant in (0.0, 0.3, 1.0):
+        spots = analyse_pattern(DiffractionPattern(frame + constant)).spots
+        stated.append(np.median(spots.intensity_error / spots.intensity))
+    assert max(stated) < 1.1 * min(stated)

@@ -237,7 +237,7 @@ class LatticeFinder(Finder):
 
     def _counted(self, lists: list[SpotList]) -> list[SpotList]:
         """Return lists of spots with the noise of counting that the frame shows."""
-        return [replace(spots, gain=self.prepared.gain) for spots in lists]
+        return [replace(spots, gain=self.prepared.counting_gain) for spots in lists]
 
     def _sizes_of(self, factor: int) -> SpotSizes:
         """Return the sizes of the spots of a copy; they are forgotten once the spots are measured."""

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from napari_sadp.pattern import DiffractionPattern
 
 
+#: Level of the background over its noise from which the noise tells how counts scatter; readout alone is below.
+_WELL_ABOVE = 1.0
 #: Relative error of the streaks that are subtracted.
 _STREAK_ERROR = 0.1
 #: Ratio of signal to noise of a pixel up to which `compressed` is nearly linear.
@@ -92,6 +94,13 @@ class PreparedImage:
     def unsaturated(self) -> PreparedImage:
         """The same with saturated pixels under the mask; itself where there are none."""
         return replace(self, mask=self.mask | self.full) if self.full.any() else self
+
+    @property
+    def counting_gain(self) -> float:
+        """The `gain` where the background is well above its noise; else 0: noise of the readout would pass for that of counting."""
+        live = ~self.mask
+        level, noise = np.median(self.background[live][::7]), np.median(self.noise[live][::7])
+        return self.gain if level > _WELL_ABOVE * noise else 0.0
 
     @cached_property
     def gain(self) -> float:

@@ -50,6 +50,8 @@ _FAR_AHEAD = 0.6
 #: A node nearer to the border of the frame than this, over the shortest vector, is taken for the direct beam only if no node outside,
 #: out to so many of the longer vectors, explains this much more of the diffuse light.
 _NEAR_BORDER, _FAR_OUTSIDE, _MORE_DIFFUSE = 1.5, 2.5, 0.05
+#: A spot near the border that is so much brighter than any other is the direct beam; of those near a beam outside none is.
+_FAR_BRIGHTER = 4.0
 #: Tiles along the shorter side of the frame in which diffuse light is measured.
 _TILES = 64
 
@@ -172,11 +174,20 @@ def _outside(prepared: PreparedImage, lattice: SpotLattice, beam: DirectBeam) ->
     near = np.all((nodes > -margin) & (nodes < last + margin), axis=1)
     nodes = nodes[near & ~np.all((nodes >= 0) & (nodes <= last), axis=1)]
     nodes = nodes[np.linalg.norm(nodes - beam.rc, axis=1) > 0.5 * unit]
+    if not len(nodes) or _is_far_brightest(lattice.spots, beam, _reach(lattice.spots, lattice)):
+        return None
     shares = diffuse_shares(prepared, np.concatenate([beam.rc[None], nodes]))
-    best = 1 + int(np.argmax(shares[1:])) if len(nodes) else 0
-    if shares[best] < shares[0] + _MORE_DIFFUSE:
+    # a background that rises to one side is round about places far outside; a halo is more than that
+    if shares[1:].max() < max(shares[0], _slope_share(prepared)) + _MORE_DIFFUSE:
         return None
     return _most_evident(lattice.spots, nodes, shares[1:], "lattice", 0.0)
+
+
+def _is_far_brightest(spots: SpotList, beam: DirectBeam, reach: float) -> bool:
+    """Tell whether a direct beam is a spot that outshines all others by far."""
+    here = np.linalg.norm(spots.rc - beam.rc, axis=1) < reach
+    rest = spots.intensity[~here].max(initial=0.0)
+    return bool(here.any() and spots.intensity[here].max() > _FAR_BRIGHTER * rest)
 
 
 def beam_beside_lattice(prepared: PreparedImage, lattice: SpotLattice, beam: DirectBeam) -> DirectBeam | None:
@@ -233,15 +244,9 @@ def diffuse_shares(prepared: PreparedImage, points: np.ndarray) -> np.ndarray:
     (n,) ndarray of float64
         Share of the absolute deviation from the median that a radial profile takes away; at most 1.
     """
-    block = max(2, min(prepared.mask.shape) // _TILES)
-    # a spot fills a few tiles, and the median of a ring goes by the others
-    tiles = block_quantile(prepared.signal + prepared.background, prepared.mask, block, 0.4)
-    row, col = np.nonzero(np.isfinite(tiles))
-    light = tiles[row, col]
+    row, col, light, block = _diffuse_light(prepared)
     if len(light) < _TILES:
         return np.zeros(len(points))
-    # the root, or the flank of the halo next to the beam counts alone
-    light = np.sqrt(light - light.min())
     deviation = max(float(np.abs(light - np.median(light)).sum()), 1e-30)
     shares = np.zeros(len(points))
     for k, (r, c) in enumerate((points + 0.5) / block - 0.5):
@@ -249,6 +254,27 @@ def diffuse_shares(prepared: PreparedImage, points: np.ndarray) -> np.ndarray:
         profile = radial_quantile(radius, light, 0.5)
         shares[k] = 1 - float(np.abs(light - np.interp(radius, *profile)).sum()) / deviation
     return shares
+
+
+def _slope_share(prepared: PreparedImage) -> float:
+    """Return how much of the diffuse light a plane takes away, as `diffuse_shares` does for a radial profile."""
+    row, col, light, _ = _diffuse_light(prepared)
+    if len(light) < _TILES:
+        return 0.0
+    plane = np.column_stack([np.ones(len(light)), row, col])
+    rest = light - plane @ np.linalg.lstsq(plane, light, rcond=None)[0]
+    return 1 - float(np.abs(rest).sum() / max(np.abs(light - np.median(light)).sum(), 1e-30))
+
+
+def _diffuse_light(prepared: PreparedImage) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Return rows, columns and light of tiles without spots (n,), and their side [px]."""
+    block = max(2, min(prepared.mask.shape) // _TILES)
+    # a spot fills a few tiles, and the median of a ring goes by the others
+    tiles = block_quantile(prepared.signal + prepared.background, prepared.mask, block, 0.4)
+    row, col = np.nonzero(np.isfinite(tiles))
+    light = tiles[row, col]
+    # the root, or the flank of the halo next to the beam counts alone
+    return row, col, np.sqrt(light - light.min(initial=np.inf)), block
 
 
 def _inversion(prepared: PreparedImage, spots: SpotList, lattice: SpotLattice | None) -> DirectBeam:

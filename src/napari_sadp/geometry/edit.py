@@ -146,7 +146,7 @@ def analyse_edited(
         if edits.spots is None
         else measure_spots(prepared, edits.spots)
     )
-    spots = replace(spots, gain=prepared.gain)
+    spots = replace(spots, gain=prepared.counting_gain)
     removed = np.zeros((0, 2)) if edits.removed_rc is None else edits.removed_rc
     prepared = without_places(prepared, removed, spots)
     spots = _outside_mask(spots, prepared.mask)

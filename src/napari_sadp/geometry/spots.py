@@ -7,6 +7,7 @@ for the pattern, because all spots of a pattern share the beam that made them.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,8 +34,10 @@ _SLOPE_REACH = 2.5
 #: Change of the background over the size of a spot, in units of its height, from which it is steep.
 _STEEP = 0.06
 #: Standard deviations of spots sharper than the smallest scale [px], the sharpest first; the largest part of the light on 5 x 5 pixels that
-#: is none of such a Gaussian; and the least light beside its brightest pixels, over that of the sharpest.
+#: is none of such a Gaussian; and the least light beside its brightest pixels, over that of the one that fits best.
 _SHARP_SIGMAS, _SHARP_REST, _SHARP_FLANK = (0.6, 0.7, 0.85), 0.04, 0.5
+#: How far a place may be off before the Gaussian is fitted [px].
+_SHARP_SHIFTS = (-0.25, 0.0, 0.25)
 #: Largest scale at which what is left of a cluster of hot pixels looks like a spot [px].
 _LARGEST_REMAINS = 1.3
 
@@ -397,24 +400,27 @@ def _is_sharp_spot(prepared: PreparedImage, rc: np.ndarray, noise: np.ndarray) -
     They have the shape of a Gaussian, and flanks: clusters of hot pixels end at once, however round they are.
     """
     near = _Patches(prepared.signal, prepared.mask, rc, 2.0)
-    values = near.values
-
-    def project(model: np.ndarray, where: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        weight = model if where is None else model * where
-        size = (weight**2).sum(axis=(1, 2))
-        return (values * weight).sum(axis=(1, 2)) / np.maximum(size, 1e-30), size
-
+    values = near.values * near.live
     power = np.maximum((values**2).sum(axis=(1, 2)), 1e-30)
     rest, flank = np.ones(len(rc)), np.zeros(len(rc))
-    for sigma in _SHARP_SIGMAS:
-        row, col = (np.exp(-0.5 * (distance / sigma) ** 2) for distance in (near.dr, near.dc))
-        model = row[:, :, None] * col[:, None, :]
-        height, size = project(model)
-        rest = np.minimum(rest, 1 - height**2 * size / power)
-        if sigma == _SHARP_SIGMAS[0]:
-            beside = model < 0.4 * model.max(axis=(1, 2), keepdims=True)
-            flank = project(model, beside)[0] / np.maximum(height, 1e-30)
-    return (rest < _SHARP_REST + near.dr.shape[1] ** 2 * noise**2 / power) & (flank > _SHARP_FLANK)
+    for sigma, d_row, d_col in product(_SHARP_SIGMAS, _SHARP_SHIFTS, _SHARP_SHIFTS):
+        row, col = near.dr - d_row, near.dc - d_col
+        row, col = np.exp(-0.5 * (row / sigma) ** 2), np.exp(-0.5 * (col / sigma) ** 2)
+        model = row[:, :, None] * col[:, None, :] * near.live
+        height = _height_of(model, values)
+        left = 1 - height**2 * (model**2).sum(axis=(1, 2)) / power
+        beside = model * (model < 0.4 * model.max(axis=(1, 2), keepdims=True))
+        better = left < rest
+        # a wider spot has more light beside its middle
+        more = _height_of(beside, values) / np.maximum(height, 1e-30)
+        rest, flank = np.where(better, left, rest), np.where(better, more, flank)
+    allowed = _SHARP_REST + near.live.sum(axis=(1, 2)) * noise**2 / power
+    return (rest < allowed) & (flank > _SHARP_FLANK)
+
+
+def _height_of(model: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the height of a model (n, k, k) that comes nearest to values (n, k, k) in the squares (n,)."""
+    return (values * model).sum(axis=(1, 2)) / np.maximum((model**2).sum(axis=(1, 2)), 1e-30)
 
 
 def _window(
