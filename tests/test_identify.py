@@ -79,12 +79,12 @@ def test_refused_patterns_are_carried_and_not_used(classifier):
 
 
 def test_a_foreign_net_is_none_of_these(classifier):
-    # a rectangular net of ratio 1.85, as no cubic zone axis of the scheme shows, however lenses stretch it
+    # a rectangular net of ratio 1.69, as no cubic zone axis of the scheme shows
     rows, cols = np.mgrid[:256, :256]
     image = np.full((256, 256), 20.0)
     for m in range(-4, 5):
         for n in range(-3, 4):
-            centre = 128 + m * np.array([0, 28.0]) + n * np.array([51.8, 0])
+            centre = 128 + m * np.array([0, 28.0]) + n * np.array([47.3, 0])
             image += (
                 900 / (1 + m * m + n * n) * np.exp(-((rows - centre[0]) ** 2 + (cols - centre[1]) ** 2) / 12)
             )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _NONE_DENSITY = 1.0 / (np.log(5.0) * np.radians(30.0))
 #: Elliptical distortions beside the errors of the fit, root mean squares of long over short axis minus 1, and how often each.
 #: Most microscopes are far better than the worst that are still in use.
-ELLIPTICITIES: tuple[tuple[float, float], ...] = ((0.0, 0.9), (0.02, 0.07), (0.04, 0.03))
+ELLIPTICITIES: tuple[tuple[float, float], ...] = ((0.0, 0.985), (0.02, 0.01), (0.04, 0.005))
 #: Shapes farther from the measured one than this, in squared standard deviations at each of these, are out of the question: their nodes
 #: are not looked at.
 _MAX_DISTANCES = (40.0, 16.0, 9.0)
