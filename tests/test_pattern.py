@@ -56,3 +56,29 @@ def test_damaged_values_are_masked_beside_an_offset(counts):
     assert pattern.mask.sum() == 2 * SIZE + 1
     assert not pattern.data[pattern.mask].any()
     assert pattern.data.max() < 2000
+
+
+def test_a_hot_pixel_or_a_direct_beam_does_not_hide_an_offset(counts):
+    data = counts.astype(np.int64) + 2**26
+    expected = DiffractionPattern(data).data.copy()
+    for value, place in ((2**31 - 1, np.s_[5, 5]), (2**28, np.s_[30:33, 30:33])):
+        changed = data.copy()
+        changed[place] = value
+        pattern = DiffractionPattern(changed)
+        same = np.ones(data.shape, bool)
+        same[place] = False
+        assert np.ptp((pattern.data - expected)[same]) == 0
+        assert len(pattern.notes) == 1
+
+
+def test_pixels_at_the_limit_of_their_type_are_no_offset(counts):
+    data = counts.astype(np.uint32)
+    data[:, : 2 * SIZE // 3] = 2**32 - 1
+    pattern = DiffractionPattern(data)
+    np.testing.assert_array_equal(pattern.data[:, 2 * SIZE // 3 :], counts[:, 2 * SIZE // 3 :])
+    assert pattern.notes == ()
+
+
+def test_large_counts_without_an_offset_keep_their_dark_places(counts):
+    data = np.random.default_rng(0).exponential(1e9, counts.shape)
+    np.testing.assert_array_equal(DiffractionPattern(data).data, data.astype(np.float32))

@@ -18,6 +18,8 @@ PatternKind = Literal["diffraction", "image", "unknown"]
 _LARGEST = 1e18
 #: Largest whole number up to which float32 tells every count from the next [counts].
 _EXACT = 2**24
+#: Share of the pixels that lie above half of the middle one where all stand on an offset.
+_ON_OFFSET = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +80,8 @@ class DiffractionPattern:
             data = data.astype(np.float32)
         bad = ~(np.abs(data) <= _LARGEST) if may_be_huge else None
         if wide.dtype.itemsize >= 4 and wide.dtype != np.float32 and (offset := _large_offset(wide, bad)):
-            data = (wide - np.float64(offset)).astype(np.float32)
+            with np.errstate(over="ignore"):
+                data = (wide - np.float64(offset)).astype(np.float32)
             note = f"an offset of {offset:.0f} counts was taken off"
             object.__setattr__(self, "notes", (*self.notes, note))
         mask = None if self.mask is None else np.asarray(self.mask, dtype=bool)
@@ -118,12 +121,17 @@ class DiffractionPattern:
 def _large_offset(data: np.ndarray, bad: np.ndarray | None) -> float:
     """Return the offset that most of the pixels stand on, where float32 would not hold the counts above it; else 0 [counts].
 
-    Dead pixels and margins may be far below it, so that it is the smallest of the values above half of the largest one.
+    Dead pixels and margins may be far below it, and hot ones and the direct beam far above, so that it is the smallest of the values
+    above half of the middle one. Integers as large as their type allows stand for no value.
     """
     values = data.ravel() if bad is None or not bad.any() else data[~bad]
-    top = values.max(initial=0)
-    if top <= _EXACT:
+    if data.dtype.kind in "ui":
+        values = values[values != np.iinfo(data.dtype).max]
+    if 2 * len(values) <= data.size:
         return 0.0
-    above = values[values > top / 2]
-    # below half of the largest value, float32 holds the rest finely enough
-    return float(above.min()) if 2 * len(above) > len(values) else 0.0
+    middle = float(np.median(values))
+    if middle <= _EXACT:
+        return 0.0
+    above = values[values > middle / 2]
+    # without an offset dark places are far below the middle
+    return float(above.min()) if len(above) > _ON_OFFSET * len(values) else 0.0
