@@ -168,9 +168,8 @@ class TrainingRun:
         the parts: so it makes no difference how many processes share them.
         """
         config, workers = self.config, self.workers
-        if (
-            config.samples is None
-        ):  # what the first process does between the steps, such as to validate, does not count
+        if config.samples is None:
+            # what the first process does between the steps, such as to validate, does not count
             workers.wait()
         start = time.monotonic()
         for group in self.optimiser.param_groups:
@@ -204,8 +203,13 @@ class TrainingRun:
         self._average()
         now = sums / config.parts
         self._shown = torch.where(self._shown.isnan(), now, 0.98 * self._shown + 0.02 * now)
+        several = workers.count > 1 and config.samples is None
+        if (
+            several and self.device.type == "cuda"
+        ):  # it is about to be waited for, and that is time of the step
+            torch.cuda.synchronize(self.device)
         spent = torch.tensor(time.monotonic() - start, dtype=torch.float64)
-        if workers.count > 1 and config.samples is None:  # all must agree when the time is up
+        if several:  # all must agree when the time is up
             spent = spent.to(self.device)
             workers.add([spent])
         self.seconds += float(spent) / workers.count
