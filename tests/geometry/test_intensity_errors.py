@@ -8,6 +8,7 @@ import pytest
 from napari_sadp.geometry.analyse import analyse_pattern
 from napari_sadp.geometry.draw import render_gaussians
 from napari_sadp.geometry.results import PROFILE_ERROR
+from napari_sadp.geometry.spots import find_spots
 from napari_sadp.pattern import DiffractionPattern
 
 SIZE, SIGMA, BEAM = 160, 1.8, np.array([80.3, 79.6])
@@ -62,3 +63,14 @@ def test_noise_of_the_readout_is_no_noise_of_counting():
         spots = analyse_pattern(DiffractionPattern(frame + constant)).spots
         stated.append(np.median(spots.intensity_error / spots.intensity))
     assert max(stated) < 1.1 * min(stated)
+
+
+def test_spots_found_without_a_lattice_state_the_same():
+    rng = np.random.default_rng(2)
+    light = 9.0 + render_gaussians(
+        BEAM + np.array([[0.0, 0.0], [30.0, 20.0]]), np.array([3000.0, 900.0]), SIGMA, (SIZE, SIZE)
+    )
+    spots = find_spots(DiffractionPattern(rng.poisson(light)))
+    of_noise = np.sqrt(spots.intensity_error**2 - (PROFILE_ERROR * spots.intensity) ** 2)
+    assert len(spots) == 2
+    np.testing.assert_allclose(of_noise, np.sqrt(spots.intensity), rtol=0.3)

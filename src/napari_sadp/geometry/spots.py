@@ -7,6 +7,7 @@ for the pattern, because all spots of a pattern share the beam that made them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,8 @@ def find_spots(
     min_snr = check_range("min_snr", min_snr, 1, 1e6)
     max_spots = int(check_range("max_spots", max_spots, 1, 1e5))
     prepared = prepare_image(pattern) if prepared is None else prepared
-    return spot_hypotheses(prepared, min_snr=min_snr, max_spots=max_spots, sigma_range_px=sigma_range_px)[0]
+    spots = spot_hypotheses(prepared, min_snr=min_snr, max_spots=max_spots, sigma_range_px=sigma_range_px)[0]
+    return replace(spots, gain=prepared.counting_gain)
 
 
 def spot_hypotheses(
