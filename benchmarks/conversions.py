@@ -196,7 +196,8 @@ def main() -> None:
     lines = [
         "# Conversions to the training convention",
         "",
-        f"Made by `benchmarks/conversions.py --patterns {options.patterns} --images {options.images} --size {options.size}`.",
+        f"Made by `benchmarks/conversions.py --patterns {options.patterns} --images {options.images} --size {options.size}"
+        f"{' --real FOLDER' if options.real else ''}`.",
         "",
         f"Networks: ResNet18, {options.size} px, {options.images} images each from {len(library)} kinematic patterns of training structures. "
         f"Frames: {options.patterns // len(STRENGTHS)} of held-out formulas at each strength, 256 px.",
