@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from napari_sadp.geometry.analyse import analyse_pattern
+from napari_sadp.geometry.background import prepare_image
 from napari_sadp.geometry.draw import render_gaussians
 from napari_sadp.geometry.results import PROFILE_ERROR
 from napari_sadp.geometry.spots import find_spots
@@ -74,3 +77,8 @@ def test_spots_found_without_a_lattice_state_the_same():
     of_noise = np.sqrt(spots.intensity_error**2 - (PROFILE_ERROR * spots.intensity) ** 2)
     assert len(spots) == 2
     np.testing.assert_allclose(of_noise, np.sqrt(spots.intensity), rtol=0.3)
+
+
+def test_a_frame_under_its_mask_knows_no_gain():
+    prepared = prepare_image(DiffractionPattern(np.random.default_rng(3).poisson(20.0, (64, 64))))
+    assert replace(prepared, mask=np.ones_like(prepared.mask)).counting_gain == 0.0

@@ -99,6 +99,8 @@ class PreparedImage:
     def counting_gain(self) -> float:
         """The `gain` where the background is well above its noise; else 0: noise of the readout would pass for that of counting."""
         live = ~self.mask
+        if not live.any():
+            return 0.0
         level, noise = np.median(self.background[live][::7]), np.median(self.noise[live][::7])
         return self.gain if level > _WELL_ABOVE * noise else 0.0
 
@@ -198,7 +200,8 @@ def compressed(prepared: PreparedImage) -> PreparedImage:
     PreparedImage
         Copy whose signal is ``k asinh(signal / noise / k)`` with k = 3, and whose noise is 1.
     """
-    ratio = prepared.signal / prepared.noise / np.float32(_COMPRESSION)
+    # nothing under the mask has a noise, and a whole frame may be under it
+    ratio = prepared.signal / np.maximum(prepared.noise, np.finfo(np.float32).tiny) / np.float32(_COMPRESSION)
     signal = np.where(prepared.mask, np.float32(0), np.float32(_COMPRESSION) * np.arcsinh(ratio))
     return replace(prepared, signal=signal, noise=np.ones_like(prepared.noise), quantum=0.0)
 
