@@ -38,7 +38,12 @@ from napari_sadp.labels.lattice2d import span
 from napari_sadp.labels.spacegroups import CUBIC_ZONE_AXES
 from napari_sadp.pattern import DiffractionPattern
 from napari_sadp.simulation.catalogue import load_catalogue
-from napari_sadp.simulation.imperfections import ImperfectPattern, simulate_imperfect, spot_visibility
+from napari_sadp.simulation.imperfections import (
+    ImperfectPattern,
+    simulate_imperfect,
+    spot_spacing,
+    spot_visibility,
+)
 from napari_sadp.simulation.zone_pattern import PatternSettings, zone_beams
 
 if TYPE_CHECKING:
@@ -71,7 +76,7 @@ def draw_case(strength: str, seed: int) -> ImperfectPattern:
         if entry.n_atoms > 120:
             continue
         crystal = entry.crystal()
-        # the shortest spacing is a twentieth to a sixth of the frame
+        # the spacing is a twentieth to a sixth of the frame
         settings = draw_settings(crystal, zone, int(rng.choice([256, 256, 512])), (0.05, 0.16), rng)
         if settings is None:
             continue
@@ -85,16 +90,16 @@ def draw_settings(
     spacing: tuple[float, float],
     rng: np.random.Generator,
 ) -> PatternSettings | None:
-    """Return a voltage, and a scale at which the shortest spacing is a share of the frame; None if too little diffracts."""
+    """Return a voltage, and a scale at which the spacing of the spots is a share of the frame; None if too little diffracts."""
     voltage = float(rng.choice([80.0, 120.0, 200.0, 300.0]))
     try:
         spots, _ = zone_beams(crystal, zone, PatternSettings(voltage_kv=voltage, g_max_inv_angstrom=1.2))
     except ValueError:  # nothing of it diffracts on this axis
         return None
-    seen = spots.g[spots.intensity > 1e-3]
-    if len(seen) < ENOUGH:
+    seen = spots.intensity > 1e-3
+    if np.count_nonzero(seen) < ENOUGH:
         return None
-    pixel = float(seen.min() / (size * rng.uniform(*spacing)))
+    pixel = spot_spacing(spots.g_xy[seen], spots.intensity[seen]) / (size * rng.uniform(*spacing))
     return PatternSettings(
         voltage_kv=voltage, size=size, pixel_size_inv_angstrom=pixel, g_max_inv_angstrom=2.0
     )
@@ -207,7 +212,7 @@ def run_case(job: Job) -> dict[str, Any]:
     row["mass_miss"] = float(np.linalg.norm(mass - case.beam_rc))
     if folder is not None:
         basis, clear, _, _ = true_lattice(case)
-        spacing = np.hypot(*(case.rc - case.beam_rc).T).min()
+        spacing = spot_spacing(case.rc - case.beam_rc, case.spots.intensity)
         radius = max(1.2 * case.parameters["spot_sigma"], case.parameters["disc_radius"]) * spacing
         lattice = basis if clear is None else clear @ basis
         np.savez(

@@ -10,6 +10,7 @@ from napari_sadp.simulation.imperfections import (
     Imperfections,
     choose_imperfections,
     simulate_imperfect,
+    spot_spacing,
     spot_visibility,
 )
 
@@ -71,3 +72,61 @@ def test_more_light_shows_more():
     few, many = (spot_visibility(frame(1, dose=dose)) for dose in (100.0, 10_000.0))
     seen = few > 0
     assert (many[seen] > 2 * few[seen]).all()
+
+
+def nodes(reach=4):
+    m, n = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    return np.stack([m.ravel(), n.ravel()], axis=1)[(m != 0).ravel() | (n != 0).ravel()].astype(float)
+
+
+@pytest.mark.parametrize("unit", [20.0, 0.02])
+def test_spots_of_a_lattice_are_as_far_apart_as_its_shortest_vector(unit):
+    rc = unit * nodes() @ np.array([[1.0, 0.1], [0.0, 1.7]])
+    assert spot_spacing(rc, np.full(len(rc), 3.0)) == pytest.approx(unit * np.hypot(1, 0.1))
+
+
+def test_where_the_row_through_the_beam_is_extinct_other_rows_count():
+    rc = nodes() * [9.0, 40.0]
+    there = (rc[:, 1] != 0) | (np.abs(rc[:, 0]) == 36)
+    assert spot_spacing(rc[there], np.ones(there.sum())) == pytest.approx(9.0)
+    # a few that come close to others, as those of higher-order Laue zones, do not
+    square = nodes(2) * 20.0
+    close = np.concatenate([square, square[:5] + 2.0])
+    assert spot_spacing(close, np.ones(len(close))) == pytest.approx(20.0, rel=0.1)
+    assert spot_spacing(square[:1], np.ones(1)) == pytest.approx(np.hypot(40, 40))
+
+
+def test_the_spacing_asks_for_spots():
+    with pytest.raises(ValueError, match="no spot with an intensity above 0"):
+        spot_spacing(nodes(), np.zeros(80))
+
+
+def test_padding_does_not_change_the_spacing():
+    import torch
+
+    from napari_sadp.simulation.imperfections._optics import shortest_spacing
+
+    rc = torch.from_numpy(nodes() * [9.0, 40.0])
+    there = (rc[:, 1] != 0).double()
+    few = torch.where(torch.arange(80) < 1, 1.0, 0.0).double()
+    both = shortest_spacing(torch.stack([rc, rc]), torch.stack([there, few]))
+    padded = torch.cat([rc, torch.zeros(40, 2, dtype=rc.dtype)])[None]
+    alone = shortest_spacing(padded, torch.cat([there, torch.zeros(40, dtype=there.dtype)])[None])
+    assert both.tolist() == [alone.item(), pytest.approx(np.hypot(36, 160))]
+
+
+def test_discs_of_a_pattern_with_an_extinct_row_lie_side_by_side():
+    """Along [013] of P4_132 the row through the beam shows every fourth node only, the others all."""
+    made = simulate_imperfect(
+        find_structure("Mo3Al2C", 213).crystal(),
+        (0, 1, 3),
+        imperfections=choose_imperfections("none", disc=1.0, disc_radius=(0.4, 0.4), spot_sigma=(0.05, 0.05)),
+        seed=1,
+        pixel_size_inv_angstrom=0.012,
+    )
+    strong = np.argsort(-made.spots.intensity)[:20]
+    apart = np.linalg.norm(made.rc[strong][:, None] - made.rc[strong], axis=2) + 1e9 * np.eye(20)
+    radius = 0.4 * spot_spacing(made.rc - made.beam_rc, made.spots.intensity)
+    assert 2 * radius < np.median(apart.min(axis=1))
+    nearest = np.hypot(*(made.rc - made.beam_rc).T).min()
+    assert radius < 0.3 * nearest

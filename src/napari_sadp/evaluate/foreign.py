@@ -13,6 +13,7 @@ from napari_sadp.pattern import DiffractionPattern
 from napari_sadp.simulation.crystal import Crystal
 from napari_sadp.simulation.imperfections.frames import simulate_imperfect
 from napari_sadp.simulation.imperfections.ranges import PRESETS, choose_imperfections
+from napari_sadp.simulation.imperfections.visibility import spot_spacing
 from napari_sadp.simulation.kinematic import simulate_kinematic
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _two(crystals: Sequence[Crystal], scheme: PatternScheme, rng: np.random.Gene
         except ValueError:  # nothing within the frame
             continue
         chosen.append((crystal, zone))
-        nearest.append(float(spots.g.min()) / pixel)
+        nearest.append(spot_spacing(spots.g_xy, spots.intensity) / pixel)
     sigma = float(rng.uniform(*_SIGMA)) * min(nearest)
     total = np.zeros((IMAGE_SIZE, IMAGE_SIZE))
     for (crystal, zone), weight in zip(chosen, (1.0, float(rng.uniform(0.4, 1.0))), strict=True):

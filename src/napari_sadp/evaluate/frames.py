@@ -11,7 +11,7 @@ from napari_sadp.labels.lattice2d import gauss_reduce, planar_basis
 from napari_sadp.labels.visible import visible_pattern
 from napari_sadp.simulation.imperfections.frames import simulate_imperfect
 from napari_sadp.simulation.imperfections.ranges import PRESETS, Imperfections, choose_imperfections
-from napari_sadp.simulation.imperfections.visibility import spot_visibility
+from napari_sadp.simulation.imperfections.visibility import spot_spacing, spot_visibility
 from napari_sadp.simulation.kinematic import simulate_kinematic
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Condition:
     camera_lengths_mm : tuple of float
         One is drawn; empty to draw the spacing instead.
     spacing_px : tuple of 2 float
-        Range of the length of the shortest vector, as an operator would choose the camera length [px].
+        Range of the distance between spots (`spot_spacing`), as an operator would choose the camera length [px].
     settings : dict
         Fields of `napari_sadp.simulation.zone_pattern.PatternSettings`.
     """
@@ -156,7 +156,7 @@ def acquire(crystal: Crystal, zone: Zone, condition: Condition, scheme: PatternS
         scale = {"camera_length_mm": float(rng.choice(condition.camera_lengths_mm))}
     else:
         spots = simulate_kinematic(crystal, zone, voltage_kv=kv, g_max_inv_angstrom=2.2, laue_zones=0)
-        nearest = float(spots.g.min())
+        nearest = spot_spacing(spots.g_xy, spots.intensity)
         scale = {"pixel_size_inv_angstrom": min(nearest / float(rng.uniform(*condition.spacing_px)), 1.0)}
     made = simulate_imperfect(
         crystal,

@@ -11,7 +11,7 @@ from napari_sadp.simulation.imperfections.frames import (
 )
 from napari_sadp.simulation.imperfections.parameters import FrameParameters, draw_parameters, draw_specimen
 from napari_sadp.simulation.imperfections.ranges import PRESETS, Imperfections, choose_imperfections
-from napari_sadp.simulation.imperfections.visibility import spot_visibility
+from napari_sadp.simulation.imperfections.visibility import spot_spacing, spot_visibility
 
 __all__ = [
     "PRESETS",
@@ -25,5 +25,6 @@ __all__ = [
     "draw_parameters",
     "draw_specimen",
     "simulate_imperfect",
+    "spot_spacing",
     "spot_visibility",
 ]

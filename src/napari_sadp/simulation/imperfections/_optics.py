@@ -17,12 +17,33 @@ _COPIES, _REACH = 7, 2.0
 _MIN_SIGMA = 0.6
 #: Images drawn at once times (spots, copies) times side, at most, to bound the memory.
 _CHUNK = 40_000_000
+#: Spots are never closer than this [px].
+_CLOSEST = 1.0
+#: The strongest spots of a pattern, whose distances from each other count.
+_STRONGEST = 32
 
 
 def shortest_spacing(rc: torch.Tensor, intensity: torch.Tensor) -> torch.Tensor:
-    """Return the distance of the nearest spot from the direct beam, (n,) [px], of offsets (n, k, 2)."""
-    distance = rc.norm(dim=-1).masked_fill(intensity <= 0, float("inf"))
-    return distance.amin(dim=1).clip(min=1.0, max=1e4)
+    """Return how far spots are apart, (n,) [px], of offsets (n, k, 2) from the direct beam and heights (n, k).
+
+    That is the distance of the nearest one from the direct beam; where the row through the beam is extinct, the strongest spots lie
+    closer to each other, and half of them have a neighbour within what is returned. A few of higher-order Laue zones do not count.
+    """
+    import torch
+
+    nothing = float("inf")
+    nearest = rc.norm(dim=-1).masked_fill(intensity <= 0, nothing).amin(dim=1)
+    order = intensity.topk(min(_STRONGEST, intensity.shape[1]), dim=1).indices
+    strong = rc.gather(1, order[..., None].expand(-1, -1, 2))
+    dark = intensity.gather(1, order) <= 0
+    apart = (strong[:, :, None] - strong[:, None]).norm(dim=-1)
+    apart = apart.masked_fill(dark[:, None] | dark[:, :, None], nothing)
+    apart = apart + torch.zeros_like(apart[0]).fill_diagonal_(nothing)
+    # the upper one of the two in the middle; without a neighbour, as padding, a spot counts as infinitely far
+    neighbour = apart.amin(dim=2).sort(dim=1).values
+    middle = (~dark).sum(dim=1, keepdim=True) // 2
+    middle = neighbour.gather(1, middle.clip(max=neighbour.shape[1] - 1)).squeeze(1)
+    return torch.minimum(nearest, middle).clip(min=_CLOSEST, max=1e4)
 
 
 def _turn(rc: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:

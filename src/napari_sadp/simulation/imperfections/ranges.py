@@ -17,7 +17,8 @@ class Imperfections:
     """Ranges and probabilities of the imperfections of a pattern; by default there are none.
 
     Values are drawn uniformly from a range (low, high), those marked *log* uniformly in the logarithm; a number stands for a
-    range of that one value. *Probability* marks switches that are drawn for every image.
+    range of that one value. *Probability* marks switches that are drawn for every image. The *shortest spacing* is how far spots are
+    apart, see `napari_sadp.simulation.imperfections.visibility.spot_spacing`.
 
     Parameters
     ----------

@@ -6,8 +6,42 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_sadp.simulation.imperfections._optics import shortest_spacing
+
 if TYPE_CHECKING:
     from napari_sadp.simulation.imperfections.frames import ImperfectPattern
+
+
+def spot_spacing(offset: np.ndarray, intensity: np.ndarray) -> float:
+    """Return how far the spots of a pattern are apart, by which an operator chooses camera length and convergence.
+
+    Parameters
+    ----------
+    offset : (n, 2) ndarray of float
+        From the direct beam, in any unit.
+    intensity : (n,) ndarray of float
+        In any unit.
+
+    Returns
+    -------
+    float
+        Distance of the nearest spot from the direct beam, or of the strongest from each other where that is less: the row through the
+        beam may be extinct.
+
+    Raises
+    ------
+    ValueError
+        If there is no spot.
+    """
+    import torch
+
+    offset, intensity = np.asarray(offset, float), np.asarray(intensity, float)
+    if not np.any(intensity > 0):
+        raise ValueError("there is no spot with an intensity above 0")
+    # of the order of a camera frame, whatever the unit
+    unit = np.hypot(*offset[intensity > 0].T).max() / 100
+    spacing = shortest_spacing(torch.from_numpy(offset / unit)[None], torch.from_numpy(intensity)[None])
+    return float(spacing[0]) * float(unit)
 
 
 def spot_visibility(made: ImperfectPattern) -> np.ndarray:
@@ -40,7 +74,7 @@ def spot_visibility(made: ImperfectPattern) -> np.ndarray:
         top = max(2.5, 3.0 * p["direct_beam"])
         top = min(top, p["saturation"]) if p["saturation"] > 0 else top
         noise = np.hypot(noise, 0.6 * top / 255)
-    spacing = np.min(np.hypot(*offset.T)[height > 0])
+    spacing = spot_spacing(offset, height)
     sigma = max(0.6, p["spot_sigma"] * spacing)
     area = np.pi * sigma**2
     if p["disc_radius"] > 0:
