@@ -34,8 +34,8 @@ WRONG = 0.01
 def collect(weights, count, seed):
     """Return rows for frames inside, and by kind for those outside.
 
-    Columns: probability of none by the lattice, ln odds by the network, share of the amplitude that is left over, decimal logarithm of
-    the false alarms of its own lattice.
+    Columns: probability of none by the lattice, ln odds by the network, share of the amplitude that is left over and not of a second
+    grain, decimal logarithm of the false alarms of its own lattice.
     """
     classifier = load_classifier(weights, "cpu")
     scheme, rng = classifier.scheme, np.random.default_rng(seed)
@@ -47,7 +47,10 @@ def collect(weights, count, seed):
             return None
         odds = classifier.predict(result.training_image[None]).outlier_log_odds[0]
         leftover = leftover_spots(result.lattice)
-        return result.lattice_classes.none_of_these, odds, leftover.share, leftover.log_nfa
+        # a second grain of the same crystal is none of another
+        over = (leftover.share, leftover.log_nfa)
+        over = over if leftover.foreign_share is None else (leftover.foreign_share, 0.0)
+        return result.lattice_classes.none_of_these, odds, *over
 
     found = {"inside": [], **{kind: [] for kind in KINDS}}
     while len(found["inside"]) < count:
@@ -75,7 +78,7 @@ def print_leftovers(inside, two):
     """Print how often how much is left over by one crystal, and by two."""
     print("| left over | one crystal | two crystals |")
     print("|---|---|---|")
-    own = [rows[:, 3] < OWN_LATTICE for rows in (inside, two)]
+    own = [rows[:, 3] < OWN_LATTICE[1] for rows in (inside, two)]
     print("| a lattice of its own | " + " | ".join(f"{np.count_nonzero(o)} of {len(o)}" for o in own) + " |")
     for low, high in ((0.0, 0.02), (0.02, 0.1), (0.1, 0.3), (0.3, 1.01)):
         cells = [

@@ -388,7 +388,7 @@ def test_the_outlier_score_of_the_weights_reaches_the_answer(classifier):
     pattern = simulated_sample("Al", 225, (0, 1, 1), seed=3)
     plain = identify_pattern(pattern, classifier)
     n_classes = len(classifier.scheme)
-    for constant, low, high in ((60.0, 0.99, 1.0), (-60.0, 0.0, plain.none_of_these + 1e-6)):
+    for constant, low, high in ((120.0, 0.99, 1.0), (-120.0, 0.0, plain.none_of_these + 1e-6)):
         weights = torch.zeros(515)
         weights[0] = constant
         score = OutlierScore(torch.eye(512), torch.zeros(n_classes, 512), weights)

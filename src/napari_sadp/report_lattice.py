@@ -101,6 +101,11 @@ def leftover_text(leftover: Leftover | None) -> str:
     if leftover is None or not leftover.n_spots:
         return ""
     share = f"{100 * leftover.share:.0f} % of the amplitude of the inner spots"
+    if leftover.turned_deg is not None:
+        return (
+            f"{leftover.n_spots} spots on no node, {share}: a second grain of the same crystal, turned by "
+            f"{leftover.turned_deg:.1f} deg"
+        )
     if leftover.basis is None:
         return f"{leftover.n_spots} spots on no node, {share}: no second lattice in them"
     g1, g2 = np.linalg.norm(leftover.basis, axis=1)

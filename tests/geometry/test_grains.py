@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from napari_sadp.geometry.grains import leftover_spots
+from napari_sadp.geometry.grains import Leftover, leftover_spots, turned_lattice
 from napari_sadp.geometry.lattice import fit_lattice
 from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
-from napari_sadp.identify._pattern import combine_none, leftover_log_odds
+from napari_sadp.identify._pattern import SECOND_LATTICE_LOG_ODDS, combine_none, leftover_log_odds
 
 BASIS = np.array([[24.0, 3.0], [-4.0, 30.0]])
 CENTRE = np.array([127.5, 127.5])
@@ -40,7 +42,10 @@ def test_one_crystal_leaves_nothing_over():
     assert leftover_log_odds(found) < 0
 
 
-@pytest.mark.parametrize("other", [turned(BASIS, 17.0), turned(np.array([[19.0, 0.0], [0.0, 27.0]]), 40.0)])
+OTHER = np.array([[19.0, 0.0], [0.0, 27.0]])
+
+
+@pytest.mark.parametrize("other", [turned(BASIS, 17.0), turned(OTHER, 40.0)])
 def test_a_second_crystal_is_found_with_its_lattice(other):
     second = np.array([rc for rc in net(other, 3) if np.linalg.norm(rc - CENTRE) > 5])
     found = leftover_spots(fitted(net(BASIS), second))
@@ -49,7 +54,73 @@ def test_a_second_crystal_is_found_with_its_lattice(other):
     change = found.basis @ np.linalg.inv(other)
     assert np.abs(change - np.round(change)).max() < 0.05
     assert abs(np.linalg.det(change)) == pytest.approx(1, abs=0.05)
+
+
+def around(basis, reach=3):
+    """The nodes of a net without the direct beam."""
+    rc = net(basis, reach)
+    return rc[np.linalg.norm(rc - CENTRE, axis=1) > 5]
+
+
+@pytest.mark.parametrize("degrees", [-71.0, -8.0, 17.0, 55.0, 88.0])
+def test_a_second_grain_of_the_same_crystal_is_no_objection(degrees):
+    found = leftover_spots(fitted(net(BASIS), around(turned(BASIS, degrees))))
+    assert found.share > 0.1
+    # positive from rows to columns, and the test turns the other way
+    assert found.turned_deg == pytest.approx(-degrees, abs=0.2)
+    assert found.foreign_share < 0.02
+    assert leftover_log_odds(found) < 0
+
+
+def test_a_few_spots_of_a_second_grain_are_enough():
+    """A weak grain shows the strongest nodes alone, and they make no lattice."""
+    grain = around(turned(BASIS, 31.0), 2)
+    step = (grain - CENTRE) @ np.linalg.inv(BASIS)
+    few = grain[np.linalg.norm((step - np.round(step)) @ BASIS, axis=1) > 8][[0, 2, 5, 8]]
+    found = leftover_spots(fitted(net(BASIS), few))
+    assert (found.n_spots, found.basis) == (4, None)
+    assert found.turned_deg == pytest.approx(-31.0, abs=0.2)
+
+
+def test_an_elliptical_distortion_hides_no_second_grain():
+    stretch = np.diag([1.012, 0.988])
+    found = leftover_spots(fitted(net(BASIS @ stretch), around(turned(BASIS, 40.0) @ stretch)))
+    assert found.turned_deg == pytest.approx(-40.0, abs=1.0)
+    assert found.foreign_share < 0.05
+
+
+def test_another_crystal_is_no_second_grain():
+    found = leftover_spots(fitted(net(BASIS), around(turned(OTHER, 40.0))))
+    assert (found.turned_deg, found.foreign_share) == (None, None)
     assert leftover_log_odds(found) > 2
+
+
+def test_chance_turns_no_lattice_on_to_stray_spots():
+    rng = np.random.default_rng(3)
+    lattice, turned_on = fitted(net(BASIS)), 0
+    for _ in range(100):
+        n = int(rng.integers(3, 12))
+        rc = np.concatenate([lattice.spots.rc, rng.uniform(30, 225, (n, 2))])
+        spots = SpotList(rc, np.ones(len(rc)), np.full(len(rc), 40.0), 1.5)
+        indices = np.concatenate([lattice.indices, np.zeros((n, 2), int)])
+        indexed = np.arange(len(rc)) < len(lattice.spots)
+        over = ~indexed
+        turned_on += (
+            turned_lattice(replace(lattice, spots=spots, indices=indices, indexed=indexed), over) is not None
+        )
+    assert turned_on <= 5
+
+
+def test_stray_spots_beside_a_second_grain_still_object():
+    grain = around(turned(BASIS, 31.0))
+    stray = CENTRE + np.array(
+        [[37.0, 11.0], [-9.0, 51.0], [62.0, -40.0], [-70.0, -31.0], [15.0, -44.0], [-33.0, 64.0]]
+    )
+    alone = leftover_spots(fitted(net(BASIS), grain))
+    found = leftover_spots(fitted(net(BASIS), grain, stray))
+    assert found.turned_deg is not None
+    assert found.foreign_share > alone.foreign_share
+    assert leftover_log_odds(found) > leftover_log_odds(alone)
 
 
 def test_the_net_of_a_higher_order_laue_zone_is_no_crystal():
@@ -60,6 +131,14 @@ def test_the_net_of_a_higher_order_laue_zone_is_no_crystal():
     found = leftover_spots(fitted(inner, ring[(radius > 75) & (radius < 118)]))
     assert found.share == 0
     assert found.basis is None
+
+
+def test_a_lattice_of_their_own_objects_as_far_as_it_is_certain():
+    spots = {"share": 0.05, "n_spots": 6, "basis": BASIS}
+    odds = [
+        leftover_log_odds(Leftover(**spots, log_nfa=value)) for value in (0.0, -2.0, -4.0, -6.0, -8.0, -40.0)
+    ]
+    assert odds[0] == odds[1] < odds[2] < odds[3] < odds[4] == odds[5] == SECOND_LATTICE_LOG_ODDS
 
 
 def test_every_objection_makes_none_more_probable():

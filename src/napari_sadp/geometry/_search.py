@@ -161,7 +161,7 @@ def shifted_net(rc: np.ndarray, fit: Fit) -> tuple[np.ndarray, float]:
     best = int(np.argmax(count))
     if count[best] < _LEAST_SHIFTED or share > _MAX_COVERAGE:
         return nothing, 0.0
-    odds = np.log10(len(rest)) + _log_tail(int(count[best]) - 1, len(rest) - 1, share)
+    odds = np.log10(len(rest)) + log_tail(int(count[best]) - 1, len(rest) - 1, share)
     if odds > -2:
         return nothing, 0.0
     # a superlattice is a shifted net too, but one that inversion maps on to itself or on to another
@@ -235,7 +235,7 @@ def _promise(rc: np.ndarray, bases: np.ndarray, start: np.ndarray) -> np.ndarray
     n = asked.sum(axis=1)
     hits = ((miss <= tolerance) & asked).sum(axis=1)
     chance = (share * asked).sum(axis=1) / np.maximum(n, 1)
-    return -np.array([_log_tail(k - 1, m - 1, p) for k, m, p in zip(hits, n, chance, strict=True)])
+    return -np.array([log_tail(k - 1, m - 1, p) for k, m, p in zip(hits, n, chance, strict=True)])
 
 
 def _candidate_vectors(spots: SpotList, which: np.ndarray) -> np.ndarray:
@@ -389,7 +389,7 @@ def judge(
             if share > _MAX_COVERAGE:
                 break
             inlier = nearest & (miss <= tolerance)
-            log_nfa = trials + _log_tail(np.count_nonzero(inlier & others) - 3, n_others - 3, share)
+            log_nfa = trials + log_tail(np.count_nonzero(inlier & others) - 3, n_others - 3, share)
             if np.isfinite(beside):
                 log_nfa += np.log10(min(1.0, np.pi * max(beside, tolerance) ** 2 / area))
             if best is None or log_nfa < best.log_nfa:
@@ -403,7 +403,7 @@ def judge(
     return best
 
 
-def _log_tail(k: int, n: int, p: float) -> float:
+def log_tail(k: int, n: int, p: float) -> float:
     """Return a bound of log10 P(at least k of n) for a binomial of probability p (Hoeffding 1963, doi:10.2307/2282952)."""
     if n <= 0 or k <= n * p:
         return 0.0

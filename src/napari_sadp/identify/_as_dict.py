@@ -30,13 +30,14 @@ def spot_dicts(spots: SpotList, lattice: SpotLattice | None) -> list[dict[str, A
 
 
 def leftover_dict(leftover: Leftover) -> dict[str, Any]:
-    """Return the spots on no node, with the vectors of a lattice of their own where there is one."""
+    """Return the spots on no node, with the vectors of a lattice of their own and the turn of a second grain, where there are such."""
     basis = leftover.basis
     return {
         "n_spots": leftover.n_spots,
         "share": leftover.share,
         "g1_px": None if basis is None else basis[0].tolist(),
         "g2_px": None if basis is None else basis[1].tolist(),
+        "turned_deg": leftover.turned_deg,
     }
 
 
