@@ -20,6 +20,7 @@ from napari_sadp.dataset.crystals import choose_crystals
 from napari_sadp.identify import NONE_LABEL, Knowledge, combine_results, identify_pattern
 from napari_sadp.labels.visible import visible_pattern
 from napari_sadp.models.predict import load_classifier
+from napari_sadp.simulation.imperfections import spot_spacing
 from napari_sadp.simulation.kinematic import SpotPattern, simulate_kinematic
 from napari_sadp.simulation.render import render_pattern
 
@@ -37,9 +38,8 @@ def acquire(crystal, zone, rng):
         g_max_inv_angstrom=2.2,
         laue_zones=0,
     )
-    nearest = float(np.sort(spots.g)[0])
-    # camera lengths at which the shortest vector is 10 to 32 px, as an operator would choose them
-    pixel = nearest / float(rng.uniform(10, 32))
+    # camera lengths at which spots are 10 to 32 px apart, as an operator would choose them
+    pixel = spot_spacing(spots.g_xy, spots.intensity) / float(rng.uniform(10, 32))
     beam = tuple(127.5 + rng.uniform(-12, 12, 2))
     clean = render_pattern(
         spots,

@@ -72,7 +72,14 @@ def test_hexagonal_nets_are_named_also_among_others(results):
 def test_spots_left_over_are_in_table_and_json(results):
     assert results[0].leftover.n_spots == 0
     assert leftover_text(results[0].leftover) == ""
-    nothing = {"n_spots": 0, "share": 0.0, "g1_px": None, "g2_px": None, "turned_deg": None}
+    nothing = {
+        "n_spots": 0,
+        "share": 0.0,
+        "g1_px": None,
+        "g2_px": None,
+        "turned_deg": None,
+        "foreign_share": 0.0,
+    }
     assert results[0].to_dict()["leftover"] == nothing
     grain = replace(results[0], leftover=Leftover(0.2, 12, np.array([[20.0, 0.0], [0.0, 30.0]]), -20.0))
     assert "12 spots on no node, 20 % of the amplitude" in format_table(combine_results([grain]))
@@ -80,5 +87,7 @@ def test_spots_left_over_are_in_table_and_json(results):
     assert grain.to_dict()["leftover"]["g2_px"] == [0.0, 30.0]
     assert "no second lattice" in leftover_text(Leftover(0.1, 3))
     turned = Leftover(0.2, 12, turned_deg=31.24, foreign_share=0.0)
-    assert leftover_text(turned).endswith("a second grain of the same crystal, turned by 31.2 deg")
+    assert leftover_text(turned).endswith(
+        "a second grain of the same crystal, turned by 31.2 deg, leaves 0 % over"
+    )
     assert replace(results[0], leftover=turned).to_dict()["leftover"]["turned_deg"] == 31.24

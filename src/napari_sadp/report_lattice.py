@@ -104,7 +104,7 @@ def leftover_text(leftover: Leftover | None) -> str:
     if leftover.turned_deg is not None:
         return (
             f"{leftover.n_spots} spots on no node, {share}: a second grain of the same crystal, turned by "
-            f"{leftover.turned_deg:.1f} deg"
+            f"{leftover.turned_deg:.1f} deg, leaves {100 * leftover.foreign_share:.0f} % over"
         )
     if leftover.basis is None:
         return f"{leftover.n_spots} spots on no node, {share}: no second lattice in them"

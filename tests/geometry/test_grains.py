@@ -9,7 +9,7 @@ import pytest
 
 from napari_sadp.geometry.grains import Leftover, leftover_spots, turned_lattice
 from napari_sadp.geometry.lattice import fit_lattice
-from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList
+from napari_sadp.geometry.results import DirectBeam, SpotLattice, SpotList, distorted
 from napari_sadp.identify._pattern import SECOND_LATTICE_LOG_ODDS, combine_none, leftover_log_odds
 
 BASIS = np.array([[24.0, 3.0], [-4.0, 30.0]])
@@ -62,14 +62,23 @@ def around(basis, reach=3):
     return rc[np.linalg.norm(rc - CENTRE, axis=1) > 5]
 
 
-@pytest.mark.parametrize("degrees", [-71.0, -8.0, 17.0, 55.0, 88.0])
-def test_a_second_grain_of_the_same_crystal_is_no_objection(degrees):
-    found = leftover_spots(fitted(net(BASIS), around(turned(BASIS, degrees))))
+SQUARE = np.array([[22.0, 0.0], [0.0, 22.0]])
+HEXAGONAL = 24.0 * np.array([[1.0, 0.0], [0.5, np.sqrt(0.75)]])
+OBLIQUE = np.array([[21.0, 0.0], [7.0, 27.0]])
+
+
+@pytest.mark.parametrize(
+    ("basis", "every"), [(BASIS, 180.0), (OBLIQUE, 180.0), (SQUARE, 90.0), (HEXAGONAL, 60.0)]
+)
+@pytest.mark.parametrize("degrees", [-71.0, -8.0, 17.0, 55.0, 84.0])
+def test_a_second_grain_of_the_same_crystal_is_no_objection(basis, every, degrees):
+    found = leftover_spots(fitted(net(basis), around(turned(basis, degrees))))
     assert found.share > 0.1
-    # positive from rows to columns, and the test turns the other way
-    assert found.turned_deg == pytest.approx(-degrees, abs=0.2)
-    assert found.foreign_share < 0.02
-    assert leftover_log_odds(found) < 0
+    # positive from rows to columns, and the test turns the other way; the smallest of those that are the same
+    smallest = (every / 2 - degrees) % every - every / 2
+    assert found.turned_deg == pytest.approx(smallest, abs=0.2)
+    assert found.foreign_share < 0.03
+    assert leftover_log_odds(found) < 0.3
 
 
 def test_a_few_spots_of_a_second_grain_are_enough():
@@ -89,26 +98,52 @@ def test_an_elliptical_distortion_hides_no_second_grain():
     assert found.foreign_share < 0.05
 
 
-def test_another_crystal_is_no_second_grain():
-    found = leftover_spots(fitted(net(BASIS), around(turned(OTHER, 40.0))))
+@pytest.mark.parametrize(
+    "other", [OTHER, np.sqrt(2) * SQUARE, 2 * SQUARE, np.sqrt(3) * HEXAGONAL, 1.15 * SQUARE]
+)
+def test_another_crystal_is_no_second_grain(other):
+    """Not though all of its spots lie on nodes of the first lattice that is turned."""
+    first = HEXAGONAL if np.array_equal(other, np.sqrt(3) * HEXAGONAL) else SQUARE
+    found = leftover_spots(fitted(net(first), around(turned(other, 20.0))))
     assert (found.turned_deg, found.foreign_share) == (None, None)
     assert leftover_log_odds(found) > 2
 
 
-def test_chance_turns_no_lattice_on_to_stray_spots():
+@pytest.mark.parametrize("basis", [OBLIQUE, SQUARE, HEXAGONAL])
+@pytest.mark.parametrize("opposite", [False, True])
+def test_chance_turns_no_lattice_on_to_stray_spots(basis, opposite):
+    """Not on to pairs of opposite ones either, as those of another crystal are."""
     rng = np.random.default_rng(3)
-    lattice, turned_on = fitted(net(BASIS)), 0
-    for _ in range(100):
-        n = int(rng.integers(3, 12))
-        rc = np.concatenate([lattice.spots.rc, rng.uniform(30, 225, (n, 2))])
+    lattice, turned_on = fitted(net(basis)), 0
+    for _ in range(150):
+        step = rng.uniform(-100, 100, (int(rng.integers(2, 7)), 2))
+        step = np.concatenate([step, -step + rng.normal(0, 0.2, step.shape)]) if opposite else step
+        rc = np.concatenate([lattice.spots.rc, CENTRE + step])
         spots = SpotList(rc, np.ones(len(rc)), np.full(len(rc), 40.0), 1.5)
-        indices = np.concatenate([lattice.indices, np.zeros((n, 2), int)])
-        indexed = np.arange(len(rc)) < len(lattice.spots)
-        over = ~indexed
-        turned_on += (
-            turned_lattice(replace(lattice, spots=spots, indices=indices, indexed=indexed), over) is not None
-        )
-    assert turned_on <= 5
+        indices = np.concatenate([lattice.indices, np.zeros((len(step), 2), int)])
+        over = np.arange(len(rc)) >= len(lattice.spots)
+        indexed = np.concatenate([lattice.indexed, np.zeros(len(step), bool)])
+        strays = replace(lattice, spots=spots, indices=indices, indexed=indexed)
+        turned_on += turned_lattice(strays, over) is not None
+    assert turned_on <= 2
+
+
+def test_spots_beside_their_own_nodes_are_no_second_grain():
+    rc = net(np.array([[12.0, 0.0], [3.0, 15.0]]), 6)
+    far = rc[:, 0] > CENTRE[0] + 45
+    azimuth = np.random.default_rng(0).uniform(0, 2 * np.pi, far.sum())
+    rc[far] += 2.4 * np.stack([np.cos(azimuth), np.sin(azimuth)], axis=1)
+    found = leftover_spots(fitted(rc))
+    assert found.n_spots > 5
+    assert found.turned_deg is None
+
+
+def test_a_radial_distortion_hides_no_second_grain():
+    nets = [distorted(step - CENTRE, 4e-6) + CENTRE for step in (net(BASIS), around(turned(BASIS, 31.0)))]
+    lattice = replace(fitted(*nets), radial_px2=4e-6)
+    found = leftover_spots(lattice)
+    assert found.turned_deg == pytest.approx(-31.0, abs=0.5)
+    assert found.foreign_share < 0.03
 
 
 def test_stray_spots_beside_a_second_grain_still_object():

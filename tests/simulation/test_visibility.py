@@ -96,9 +96,20 @@ def test_where_the_row_through_the_beam_is_extinct_other_rows_count():
     assert spot_spacing(square[:1], np.ones(1)) == pytest.approx(np.hypot(40, 40))
 
 
-def test_the_spacing_asks_for_spots():
-    with pytest.raises(ValueError, match="no spot with an intensity above 0"):
-        spot_spacing(nodes(), np.zeros(80))
+def test_faint_spots_of_higher_order_laue_zones_do_not_count():
+    strong = 20.0 * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+    angle = np.radians(np.arange(40))
+    ring = 110.0 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    height = np.concatenate([np.ones(4), np.full(40, 5e-4)])
+    assert spot_spacing(np.concatenate([strong, ring]), height) == pytest.approx(20.0)
+
+
+def test_the_spacing_asks_for_spots_beside_the_beam():
+    for offset, intensity in ((nodes(), np.zeros(80)), (np.zeros((1, 2)), np.ones(1))):
+        with pytest.raises(ValueError, match="no spot with an intensity above 0 beside the direct beam"):
+            spot_spacing(offset, intensity)
+    with_beam = np.concatenate([[[0.0, 0.0]], 7.0 * nodes()])
+    assert spot_spacing(with_beam, np.ones(81)[::-1]) == pytest.approx(7.0)
 
 
 def test_padding_does_not_change_the_spacing():

@@ -9,8 +9,9 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from napari_sadp.geometry._first_fit import subset
-from napari_sadp.geometry._search import Fit, log_tail, search, shifted_net
+from napari_sadp.geometry._search import Fit, index_spots, log_tail, search, shifted_net
 from napari_sadp.geometry.lattice import MIN_SPOTS
+from napari_sadp.geometry.results import undistorted
 
 if TYPE_CHECKING:
     from napari_sadp.geometry.results import SpotLattice
@@ -25,10 +26,17 @@ _INNER = 0.8
 #: How near a spot is to a node of a turned lattice, over the shortest vector, and what distortion of the lens adds for each unit of its
 #: distance from the direct beam; and at most.
 _NEAR, _STRETCH, _FARTHEST = 0.1, 0.015, 0.25
-#: Decimal logarithm of how often chance may turn a lattice on to as many of the spots, and the least share of them.
+#: Decimal logarithm of how often chance may turn a lattice on to as many of the spots, and the least share of them; opposite ones are one.
 _TURNED_BY_CHANCE, _MOST_OF_THEM = -2.0, 0.5
 #: Fewest spots of a turned lattice: two angles are no news.
 _LEAST_TURNED = 3
+#: Natural logarithm of the factor within which all spots of a second grain are weaker than those of the first.
+_SAME_WEIGHT = 1.1
+#: How far from a square or hexagonal lattice one still is one, for which turn is the smallest: ratio, and angle [deg].
+_LIKE = (0.03, 1.5)
+#: A lattice of their own is that of a second grain where its lengths (natural logarithm) and its angle [deg] differ by less; where they
+#: do not, and it has fewer false alarms than this, that of another crystal.
+_SAME_LENGTH, _SAME_ANGLE, _CERTAIN = 0.035, 2.0, -4.0
 #: Angles that are tried [rad], and that differ by so little that they are one trial.
 _STEP, _ONE_ANGLE = 0.003, 0.03
 
@@ -49,7 +57,8 @@ class Leftover:
         Decimal logarithm of the number of lattices as good as this one that random spots would make; 0.0 without one.
     turned_deg : float or None
         Angle from -90 to 90 [deg], positive from rows to columns, by which the lattice itself is turned about the direct beam on to most
-        of these spots: a second grain of the same crystal on the same zone axis, whose class is the same. None where it is not.
+        of these spots: a second grain of the same crystal on the same zone axis, whose class is the same. None where it is not. It is
+        the smallest that does; a square lattice has another every 90, a hexagonal one every 60 deg.
     foreign_share : float or None
         `share` of the spots that no such grain explains; None for all of them.
     """
@@ -81,11 +90,18 @@ def leftover_spots(lattice: SpotLattice) -> Leftover:
     found = Leftover(float(amplitude[over].sum() / total), int(over.sum()))
     if own is not None:
         found = replace(found, basis=own.basis, log_nfa=own.log_nfa)
-    turned = turned_lattice(lattice, over)
-    if turned is None:
+    grain = turned_lattice(lattice, over)
+    if own is not None and _are_congruent(own.basis, lattice):
+        if grain is None:
+            of_own = np.zeros(len(over), bool)
+            of_own[np.flatnonzero(over)[own.inlier]] = True
+            grain = _turn_between(lattice, own.basis), of_own
+    elif own is not None and own.log_nfa < _CERTAIN:
         return found
-    foreign = over & ~turned[1]
-    return replace(found, turned_deg=turned[0], foreign_share=float(amplitude[foreign].sum() / total))
+    if grain is None:
+        return found
+    foreign = over & ~grain[1]
+    return replace(found, turned_deg=grain[0], foreign_share=float(amplitude[foreign].sum() / total))
 
 
 def leftover_share(lattice: SpotLattice) -> float:
@@ -119,48 +135,98 @@ def turned_lattice(lattice: SpotLattice, over: np.ndarray) -> tuple[float, np.nd
     -------
     tuple of float, (n,) ndarray of bool, or None
         The angle from -90 to 90 [deg], positive from rows to columns, and the spots on its nodes; None where they are less than half,
-        or chance, at one of the angles that bring a node to a spot, does as well (binomial bound, as for the lattice itself).
+        or chance, at one of the angles that bring a node to a spot, does as well (binomial bound, as for the lattice itself; two
+        opposite spots are one). All are weaker than those of the nodes by about the same factor.
     """
     basis = np.stack([lattice.g1_px, lattice.g2_px])
     unit = float(np.linalg.norm(basis[0]))
-    offset = lattice.spots.rc - lattice.beam_rc
+    spots, use = lattice.spots, lattice.indexed & np.any(lattice.indices != 0, axis=1)
+    light = np.log(np.maximum(spots.intensity, 1e-30))
+    # the lattice is its own image by inversion
+    nodes = np.concatenate([lattice.indices[use], -lattice.indices[use]])
+    nodes, number = np.unique(nodes, axis=0, return_inverse=True)
+    vectors, of_node = nodes @ basis, _means(number.ravel(), np.tile(light[use], 2))
+    offset = undistorted(spots.rc - lattice.beam_rc, lattice.radial_px2)
     distance = np.linalg.norm(offset, axis=1)
-    which = np.flatnonzero(over & (distance > 0.5 * unit))
-    # a weak grain shows the nodes that are strong in the first one
-    lit = lattice.indices[lattice.indexed & np.any(lattice.indices != 0, axis=1)]
-    lit = np.unique(np.concatenate([lit, -lit]), axis=0)
-    if len(which) < _LEAST_TURNED or not len(lit):
-        return None
-    offset, distance = offset[which], distance[which]
     tolerance = np.minimum(_NEAR * unit + _STRETCH * distance, _FARTHEST * unit)
-    vectors = lit @ basis
-    length = np.linalg.norm(vectors, axis=1)
-    spot, node = np.nonzero(np.abs(distance[:, None] - length) < tolerance[:, None])
-    if not len(spot):
+    # what is as near to a node of the lattice as it is says nothing of a turn
+    beside = index_spots(offset, np.zeros(2), basis)[1] > tolerance
+    which = np.flatnonzero(over & beside & (distance > 0.5 * unit))
+    if not len(which) or not len(vectors):
+        return None
+    # opposite spots come together, and are one piece of news
+    pair, offset = _opposite_pairs(offset[which], tolerance[which])
+    first, number = np.unique(pair, return_index=True, return_inverse=True)[1:]
+    offset, tolerance, of_spot = offset[first], tolerance[which][first], _means(number, light[which])
+    distance = np.linalg.norm(offset, axis=1)
+    spot, node = np.nonzero(np.abs(distance[:, None] - np.linalg.norm(vectors, axis=1)) < tolerance[:, None])
+    if len(first) < _LEAST_TURNED or not len(spot):
         return None
     angles = np.arctan2(offset[spot, 1], offset[spot, 0]) - np.arctan2(vectors[node, 1], vectors[node, 0])
-    # the lattice is its own image by inversion
     angles = np.mod(angles + np.pi / 2, np.pi) - np.pi / 2
-    # how much of the ring that a spot lies on is near to such a node: of one, a quarter of the tolerance over the radius on average
-    share = np.bincount(spot, minlength=len(which)) * tolerance / (4 * distance)
+    weights = of_spot[spot] - of_node[node]
     tree = cKDTree(vectors)
-    best, hit = 0.0, np.zeros(len(which), bool)
-    for angle in np.unique(np.round(angles / _STEP)) * _STEP:
-        near = tree.query(offset @ _turn(-angle))[0] <= tolerance
-        if near.sum() > hit.sum():
-            best, hit = float(angle), near
-    trials = len(np.unique(np.round(angles / _ONE_ANGLE)))
+    best, weight, hit = 0.0, 0.0, np.zeros(len(first), bool)
+    for angle in (np.unique(np.round(angles / _STEP)) * _STEP).tolist():
+        miss, nearest = tree.query(offset @ _turn(-angle))
+        near = np.flatnonzero(miss <= tolerance)
+        ratio = of_spot[near] - of_node[nearest[near]]
+        alike = np.abs(ratio[:, None] - ratio) < _SAME_WEIGHT
+        if len(near) and alike.sum(axis=1).max() > hit.sum():
+            most = int(np.argmax(alike.sum(axis=1)))
+            best, weight, hit = angle, ratio[most], np.isin(np.arange(len(first)), near[alike[most]])
+    # how much of the ring that a spot lies on is near to such a node: of one, a quarter of the tolerance over the radius on average
+    on_ring = np.bincount(spot, np.abs(weights - weight) < _SAME_WEIGHT, len(first))
+    share = min(float(np.mean(on_ring * tolerance / (4 * distance))), 1.0)
+    trials = np.unique(np.round([angles / _ONE_ANGLE, weights / _SAME_WEIGHT]), axis=1).shape[1]
     # the spot that gave the angle is no news
-    chance = np.log10(trials) + log_tail(int(hit.sum()) - 1, len(which) - 1, min(float(share.mean()), 1.0))
-    if chance > _TURNED_BY_CHANCE or hit.sum() < max(_LEAST_TURNED, _MOST_OF_THEM * len(which)):
+    chance = np.log10(trials) + log_tail(int(hit.sum()) - 1, len(first) - 1, share)
+    if chance > _TURNED_BY_CHANCE or hit.sum() < max(_LEAST_TURNED, _MOST_OF_THEM * len(first)):
         return None
-    explained = np.zeros(len(over), bool)
-    explained[which[hit]] = True
     back = (offset @ _turn(-best))[hit]
     own = vectors[tree.query(back)[1]]
     # the angle that brings all of them nearest
     best += np.arctan2((own[:, 0] * back[:, 1] - own[:, 1] * back[:, 0]).sum(), (own * back).sum())
-    return float(np.degrees(np.mod(best + np.pi / 2, np.pi) - np.pi / 2)), explained
+    explained = np.zeros(len(over), bool)
+    explained[which] = hit[number]
+    return _smallest_turn(lattice, float(np.degrees(best))), explained
+
+
+def _means(number: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the mean of the values of each number from 0."""
+    return np.bincount(number, values) / np.bincount(number)
+
+
+def _smallest_turn(lattice: SpotLattice, degrees: float) -> float:
+    """Return the smallest turn that does the same as one [deg]: of 180 deg, and of less for a square or hexagonal lattice."""
+    every = 180.0
+    if lattice.ratio < 1 + _LIKE[0]:
+        every = next((e for e in (90.0, 60.0) if abs(lattice.angle_deg - e) < _LIKE[1]), every)
+    return (degrees + every / 2) % every - every / 2
+
+
+def _opposite_pairs(offset: np.ndarray, tolerance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of the first of each pair of opposite spots (n,), that of a spot alone its own, and their mean (n, 2)."""
+    number, mean = np.arange(len(offset)), offset.copy()
+    apart, other = cKDTree(-offset).query(offset)
+    mutual = (other[other] == number) & (other != number) & (apart <= np.minimum(tolerance, tolerance[other]))
+    mean[mutual] = 0.5 * (offset - offset[other])[mutual]
+    return np.where(mutual, np.minimum(number, other), number), mean
+
+
+def _are_congruent(basis: np.ndarray, lattice: SpotLattice) -> bool:
+    """Tell whether a reduced basis has the lengths and the angle of a lattice: that of the same crystal on the same axis."""
+    first, second = np.linalg.norm(basis, axis=1)
+    cosine = abs(basis[0] @ basis[1]) / (first * second)
+    ratios = np.log([first / np.linalg.norm(lattice.g1_px), second / np.linalg.norm(lattice.g2_px)])
+    turn = np.degrees(np.arccos(min(cosine, 1.0))) - lattice.angle_deg
+    return bool(np.abs(ratios).max() < _SAME_LENGTH and abs(turn) < _SAME_ANGLE)
+
+
+def _turn_between(lattice: SpotLattice, basis: np.ndarray) -> float:
+    """Return the smallest angle by which a lattice is turned on to a congruent one [deg]."""
+    azimuth = np.degrees([np.arctan2(g[1], g[0]) for g in (lattice.g1_px, basis[0])])
+    return _smallest_turn(lattice, float(azimuth[1] - azimuth[0]))
 
 
 def _turn(angle: float) -> np.ndarray:

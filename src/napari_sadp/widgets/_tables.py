@@ -17,6 +17,7 @@ from napari_sadp.widgets._layers import OTHER_COLOUR
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_sadp.geometry.grains import Leftover
     from napari_sadp.identify import PatternResult
     from napari_sadp.report_lattice import LatticeTexts
     from napari_sadp.widgets._work import FrameResult, Outcome
@@ -91,7 +92,7 @@ class PatternTable(_Table):
         ("Spots", "Spots on the lattice"),
         (
             "Left over",
-            "Spots on no node of the lattice; '+ lattice' where they span one of their own, as a second grain or twin does",
+            "Spots on no node of the lattice; '+ grain' where the lattice is turned on to them, '+ lattice' where they span one of their own",
         ),
         ("|g1| px", f"Length of the shortest lattice vector [px]\n{_BRACKETS}"),
         ("|g2| px", f"Length of the second one [px]\n{_BRACKETS}"),
@@ -189,6 +190,13 @@ def class_description(result: PatternResult) -> str:
     return f"{label} is shown by {', '.join(names[:_MAX_MEMBERS])}{more}"
 
 
+def _what_is_left(leftover: Leftover) -> str:
+    """Return what spots on no node are, in a word."""
+    if leftover.turned_deg is not None:
+        return " + grain"
+    return "" if leftover.basis is None else " + lattice"
+
+
 def _cells(result: PatternResult) -> list[tuple[str, str]] | None:
     """Return the cells of a pattern that was used with their tooltips, from the class on; None for a refused one."""
     if result.best_class is None or result.lattice is None:
@@ -199,7 +207,7 @@ def _cells(result: PatternResult) -> list[tuple[str, str]] | None:
     share = float(by_lattice[second]) * (1 - result.none_of_these)
     texts = lattice_texts(result)
     left = result.leftover
-    count = "" if left is None else f"{left.n_spots}{'' if left.basis is None else ' + lattice'}"
+    count = "" if left is None else f"{left.n_spots}{_what_is_left(left)}"
     return [
         (label, class_description(result)),
         (f"{probability:.2f}", ""),

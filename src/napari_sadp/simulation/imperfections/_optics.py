@@ -19,15 +19,16 @@ _MIN_SIGMA = 0.6
 _CHUNK = 40_000_000
 #: Spots are never closer than this [px].
 _CLOSEST = 1.0
-#: The strongest spots of a pattern, whose distances from each other count.
-_STRONGEST = 32
+#: The strongest spots of a pattern, whose distances from each other count, and the faintest of them over the first.
+_STRONGEST, _SEEN = 32, 1e-3
 
 
 def shortest_spacing(rc: torch.Tensor, intensity: torch.Tensor) -> torch.Tensor:
     """Return how far spots are apart, (n,) [px], of offsets (n, k, 2) from the direct beam and heights (n, k).
 
     That is the distance of the nearest one from the direct beam; where the row through the beam is extinct, the strongest spots lie
-    closer to each other, and half of them have a neighbour within what is returned. A few of higher-order Laue zones do not count.
+    closer to each other, and half of them have a neighbour within what is returned. A few of higher-order Laue zones do not count, nor
+    do those fainter than `_SEEN`.
     """
     import torch
 
@@ -35,10 +36,12 @@ def shortest_spacing(rc: torch.Tensor, intensity: torch.Tensor) -> torch.Tensor:
     nearest = rc.norm(dim=-1).masked_fill(intensity <= 0, nothing).amin(dim=1)
     order = intensity.topk(min(_STRONGEST, intensity.shape[1]), dim=1).indices
     strong = rc.gather(1, order[..., None].expand(-1, -1, 2))
-    dark = intensity.gather(1, order) <= 0
+    height = intensity.gather(1, order)
+    dark = (height <= 0) | (height < _SEEN * height[:, :1])
     apart = (strong[:, :, None] - strong[:, None]).norm(dim=-1)
     apart = apart.masked_fill(dark[:, None] | dark[:, :, None], nothing)
-    apart = apart + torch.zeros_like(apart[0]).fill_diagonal_(nothing)
+    itself = torch.eye(apart.shape[1], dtype=torch.bool, device=apart.device)
+    apart = apart.masked_fill(itself, nothing)
     # the upper one of the two in the middle; without a neighbour, as padding, a spot counts as infinitely far
     neighbour = apart.amin(dim=2).sort(dim=1).values
     middle = (~dark).sum(dim=1, keepdim=True) // 2

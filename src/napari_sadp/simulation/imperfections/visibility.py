@@ -26,7 +26,7 @@ def spot_spacing(offset: np.ndarray, intensity: np.ndarray) -> float:
     -------
     float
         Distance of the nearest spot from the direct beam, or of the strongest from each other where that is less: the row through the
-        beam may be extinct.
+        beam may be extinct. Never less than a twentieth of the first.
 
     Raises
     ------
@@ -36,12 +36,14 @@ def spot_spacing(offset: np.ndarray, intensity: np.ndarray) -> float:
     import torch
 
     offset, intensity = np.asarray(offset, float), np.asarray(intensity, float)
-    if not np.any(intensity > 0):
-        raise ValueError("there is no spot with an intensity above 0")
+    distance = np.hypot(*offset.T)
+    seen = (intensity > 0) & (distance > 0)
+    if not seen.any():
+        raise ValueError("there is no spot with an intensity above 0 beside the direct beam")
     # of the order of a camera frame, whatever the unit
-    unit = np.hypot(*offset[intensity > 0].T).max() / 100
-    spacing = shortest_spacing(torch.from_numpy(offset / unit)[None], torch.from_numpy(intensity)[None])
-    return float(spacing[0]) * float(unit)
+    unit = distance[seen].min() / 20
+    rc, height = (torch.from_numpy(values[seen])[None] for values in (offset / unit, intensity))
+    return float(shortest_spacing(rc, height)[0] * unit)
 
 
 def spot_visibility(made: ImperfectPattern) -> np.ndarray:
