@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -138,58 +138,89 @@ def turned_lattice(lattice: SpotLattice, over: np.ndarray) -> tuple[float, np.nd
         or chance, at one of the angles that bring a node to a spot, does as well (binomial bound, as for the lattice itself; two
         opposite spots are one). All are weaker than those of the nodes by about the same factor.
     """
-    basis = np.stack([lattice.g1_px, lattice.g2_px])
-    unit = float(np.linalg.norm(basis[0]))
-    spots, use = lattice.spots, lattice.indexed & np.any(lattice.indices != 0, axis=1)
-    light = np.log(np.maximum(spots.intensity, 1e-30))
-    # the lattice is its own image by inversion
+    nodes = _lit_nodes(lattice)
+    which, number, spots = _in_question(lattice, over)
+    distance, length = (np.linalg.norm(points.offset, axis=1) for points in (spots, nodes))
+    spot, node = np.nonzero(np.abs(distance[:, None] - length) < spots.tolerance[:, None])
+    if len(distance) < _LEAST_TURNED or not len(spot):
+        return None
+    azimuth = [np.arctan2(points.offset[:, 1], points.offset[:, 0]) for points in (spots, nodes)]
+    angles = np.mod(azimuth[0][spot] - azimuth[1][node] + np.pi / 2, np.pi) - np.pi / 2
+    angle, weight, hit = _best_turn(spots, nodes, np.unique(np.round(angles / _STEP)) * _STEP)
+    # how much of the ring that a spot lies on is near to such a node: of one, a quarter of the tolerance over the radius on average
+    weights = spots.light[spot] - nodes.light[node]
+    on_ring = np.bincount(spot, np.abs(weights - weight) < _SAME_WEIGHT, len(distance))
+    share = min(float(np.mean(on_ring * spots.tolerance / (4 * distance))), 1.0)
+    trials = np.unique(np.round([angles / _ONE_ANGLE, weights / _SAME_WEIGHT]), axis=1).shape[1]
+    # the spot that gave the angle is no news
+    chance = np.log10(trials) + log_tail(int(hit.sum()) - 1, len(hit) - 1, share)
+    if chance > _TURNED_BY_CHANCE or hit.sum() < max(_LEAST_TURNED, _MOST_OF_THEM * len(hit)):
+        return None
+    explained = np.zeros(len(over), bool)
+    explained[which] = hit[number]
+    return _smallest_turn(lattice, float(np.degrees(angle))), explained
+
+
+class _Points(NamedTuple):
+    """Nodes or spots: offsets (n, 2) from the direct beam and tolerances (n,) [px], and logarithms of their intensities (n,)."""
+
+    offset: np.ndarray
+    light: np.ndarray
+    tolerance: np.ndarray
+
+
+def _lit_nodes(lattice: SpotLattice) -> _Points:
+    """Return the nodes that have a spot, or whose inverse has: a weak grain shows those that are strong in the first one."""
+    use = lattice.indexed & np.any(lattice.indices != 0, axis=1)
     nodes = np.concatenate([lattice.indices[use], -lattice.indices[use]])
     nodes, number = np.unique(nodes, axis=0, return_inverse=True)
-    vectors, of_node = nodes @ basis, _means(number.ravel(), np.tile(light[use], 2))
-    offset = undistorted(spots.rc - lattice.beam_rc, lattice.radial_px2)
+    light = _means(number.ravel(), np.tile(_logarithms(lattice)[use], 2))
+    return _Points(nodes @ np.stack([lattice.g1_px, lattice.g2_px]), light, np.zeros(len(nodes)))
+
+
+def _in_question(lattice: SpotLattice, over: np.ndarray) -> tuple[np.ndarray, np.ndarray, _Points]:
+    """Return which of some spots may be those of a turned lattice (m,), the number of each (m,), and what has these numbers.
+
+    Opposite ones are one: they come together, and are one piece of news.
+    """
+    basis = np.stack([lattice.g1_px, lattice.g2_px])
+    unit = float(np.linalg.norm(basis[0]))
+    offset = undistorted(lattice.spots.rc - lattice.beam_rc, lattice.radial_px2)
     distance = np.linalg.norm(offset, axis=1)
     tolerance = np.minimum(_NEAR * unit + _STRETCH * distance, _FARTHEST * unit)
     # what is as near to a node of the lattice as it is says nothing of a turn
     beside = index_spots(offset, np.zeros(2), basis)[1] > tolerance
     which = np.flatnonzero(over & beside & (distance > 0.5 * unit))
-    if not len(which) or not len(vectors):
-        return None
-    # opposite spots come together, and are one piece of news
+    if not len(which):
+        return which, which, _Points(offset[which], distance[which], tolerance[which])
     pair, offset = _opposite_pairs(offset[which], tolerance[which])
     first, number = np.unique(pair, return_index=True, return_inverse=True)[1:]
-    offset, tolerance, of_spot = offset[first], tolerance[which][first], _means(number, light[which])
-    distance = np.linalg.norm(offset, axis=1)
-    spot, node = np.nonzero(np.abs(distance[:, None] - np.linalg.norm(vectors, axis=1)) < tolerance[:, None])
-    if len(first) < _LEAST_TURNED or not len(spot):
-        return None
-    angles = np.arctan2(offset[spot, 1], offset[spot, 0]) - np.arctan2(vectors[node, 1], vectors[node, 0])
-    angles = np.mod(angles + np.pi / 2, np.pi) - np.pi / 2
-    weights = of_spot[spot] - of_node[node]
-    tree = cKDTree(vectors)
-    best, weight, hit = 0.0, 0.0, np.zeros(len(first), bool)
-    for angle in (np.unique(np.round(angles / _STEP)) * _STEP).tolist():
-        miss, nearest = tree.query(offset @ _turn(-angle))
-        near = np.flatnonzero(miss <= tolerance)
-        ratio = of_spot[near] - of_node[nearest[near]]
+    light = _means(number, _logarithms(lattice)[which])
+    return which, number, _Points(offset[first], light, tolerance[which][first])
+
+
+def _best_turn(spots: _Points, nodes: _Points, angles: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """Return the one of some angles [rad], made finer, that turns nodes on to most spots, weaker by one factor (its logarithm), and these."""
+    tree = cKDTree(nodes.offset)
+    best, weight, hit = 0.0, 0.0, np.zeros(len(spots.offset), bool)
+    for angle in angles.tolist():
+        miss, nearest = tree.query(spots.offset @ _turn(-angle))
+        near = np.flatnonzero(miss <= spots.tolerance)
+        ratio = spots.light[near] - nodes.light[nearest[near]]
         alike = np.abs(ratio[:, None] - ratio) < _SAME_WEIGHT
         if len(near) and alike.sum(axis=1).max() > hit.sum():
             most = int(np.argmax(alike.sum(axis=1)))
-            best, weight, hit = angle, ratio[most], np.isin(np.arange(len(first)), near[alike[most]])
-    # how much of the ring that a spot lies on is near to such a node: of one, a quarter of the tolerance over the radius on average
-    on_ring = np.bincount(spot, np.abs(weights - weight) < _SAME_WEIGHT, len(first))
-    share = min(float(np.mean(on_ring * tolerance / (4 * distance))), 1.0)
-    trials = np.unique(np.round([angles / _ONE_ANGLE, weights / _SAME_WEIGHT]), axis=1).shape[1]
-    # the spot that gave the angle is no news
-    chance = np.log10(trials) + log_tail(int(hit.sum()) - 1, len(first) - 1, share)
-    if chance > _TURNED_BY_CHANCE or hit.sum() < max(_LEAST_TURNED, _MOST_OF_THEM * len(first)):
-        return None
-    back = (offset @ _turn(-best))[hit]
-    own = vectors[tree.query(back)[1]]
+            best, weight, hit = angle, float(ratio[most]), np.isin(np.arange(len(hit)), near[alike[most]])
+    back = (spots.offset @ _turn(-best))[hit]
+    own = nodes.offset[tree.query(back)[1]]
     # the angle that brings all of them nearest
-    best += np.arctan2((own[:, 0] * back[:, 1] - own[:, 1] * back[:, 0]).sum(), (own * back).sum())
-    explained = np.zeros(len(over), bool)
-    explained[which] = hit[number]
-    return _smallest_turn(lattice, float(np.degrees(best))), explained
+    best += float(np.arctan2((own[:, 0] * back[:, 1] - own[:, 1] * back[:, 0]).sum(), (own * back).sum()))
+    return best, weight, hit
+
+
+def _logarithms(lattice: SpotLattice) -> np.ndarray:
+    """Return the logarithms of the intensities of the spots (n,)."""
+    return np.log(np.maximum(lattice.spots.intensity, 1e-30))
 
 
 def _means(number: np.ndarray, values: np.ndarray) -> np.ndarray:
