@@ -78,3 +78,18 @@ def test_calibration_curve_by_hand():
     assert right == pytest.approx([0.5, 1.0])
     assert calibration_error(np.array([0.1, 0.2, 0.9, 1.0]), np.array([0, 1, 1, 1]), 2) == pytest.approx(0.2)
     assert np.isnan(calibration_error(np.empty(0), np.empty(0, bool)))
+
+
+def test_the_calibration_picture_joins_bins_of_few_patterns():
+    from napari_sadp.evaluate.pictures import plot_calibration
+
+    confidence = np.concatenate([np.linspace(0.2, 0.6, 6), np.full(12, 0.7), np.full(40, 0.95)])
+    hits = np.concatenate([np.zeros(6), np.ones(12), np.ones(40)]).astype(bool)
+    figure = plot_calibration({"chain": (confidence, hits), "none": (np.zeros(0), np.zeros(0, bool))})
+    axes = figure.axes[0]
+    chain, empty = (container.lines[0] for container in axes.containers)
+    # six wrong and twelve right are one bin: two in three right, of a mean of 0.6
+    assert chain.get_xdata() == pytest.approx([(confidence[:18]).mean(), 0.95])
+    assert chain.get_ydata() == pytest.approx([12 / 18, 1.0])
+    assert len(empty.get_xdata()) == 0
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["chain, 58", "none, 0"]

@@ -149,9 +149,11 @@ def test_the_rows_of_the_report_in_the_repository_count(tmp_path):
     """Its settings name the device and no weights; the default network is these weights."""
     written = json.loads((KEPT / "settings.json").read_text())
     card = read_card(bundled_path())
-    for config in (EvaluationConfig(), EvaluationConfig(weights="sadp_resnet18", device="cpu", workers=2)):
+    of_report = {"patterns": written["patterns"]}
+    for names in ({}, {"weights": "sadp_resnet18", "device": "cpu", "workers": 2}):
+        config = EvaluationConfig(**of_report, **names)
         settings = row_settings(config, card, PACKAGE_ALONE) | {"catalogue": written["catalogue"]}
         store = store_of(KEPT, settings)
         assert len(store.read("groups")) == config.count("groups")
     with pytest.raises(ValueError, match=f"catalogue {written['catalogue'][:12]}.*, here none"):
-        store_of(KEPT, row_settings(EvaluationConfig(), card, PACKAGE_ALONE))
+        store_of(KEPT, row_settings(EvaluationConfig(**of_report), card, PACKAGE_ALONE))

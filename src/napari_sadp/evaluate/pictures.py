@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from napari_sadp.evaluate.metrics import Share
 
+#: Patterns in a bin of a calibration curve, at least.
+_FEW = 15
 _BLUE, _ORANGE, _GREY = "#1f6fb4", "#d9731a", "#777777"
 
 
@@ -63,24 +65,48 @@ def plot_calibration(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Fig
     Returns
     -------
     matplotlib.figure.Figure
-        Area of a dot: patterns in its bin.
+        Neighbouring bins with few patterns are one; bars are standard errors, with one right and one wrong pattern added so that a bin
+        that is all right has one too.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    figure = Figure(figsize=(5.2, 4.8), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=_GREY, lw=1, ls="--", zorder=0)
-    for (name, (confidence, hits)), colour in zip(
-        curves.items(), (_BLUE, _ORANGE, "#3a923a", "#8a5ba6", _GREY) * len(curves), strict=False
-    ):
-        stated, right, counts = calibration_curve(confidence, hits)
-        there = counts > 0
-        axes.plot(stated[there], right[there], color=colour, lw=1, label=name)
-        area = 8 + 250 * counts[there] / max(counts.sum(), 1)
-        axes.scatter(stated[there], right[there], s=area, color=colour, alpha=0.6)
-    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="probability stated", ylabel="share that is right")
-    axes.legend(frameon=False, fontsize=8)
+    markers = "osD^v" * len(curves)
+    colours = (_BLUE, _ORANGE, "#3a923a", "#8a5ba6", "#444444") * len(curves)
+    for (name, (confidence, hits)), colour, marker in zip(curves.items(), colours, markers, strict=False):
+        stated, right, counts = _with_few_joined(*calibration_curve(confidence, hits))
+        smooth = (right * counts + 1) / (counts + 2)
+        error = np.sqrt(smooth * (1 - smooth) / (counts + 2))
+        axes.errorbar(
+            stated, right, error, color=colour, marker=marker, ms=4, lw=1, elinewidth=0.8, capsize=2,
+            label=f"{name}, {counts.sum()}",
+        )  # fmt: skip
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.05), xlabel="probability stated", ylabel="share that is right")
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
     return figure
+
+
+def _with_few_joined(
+    stated: np.ndarray, right: np.ndarray, counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a calibration curve whose bins have so many patterns that a share means something, the low ones joined first."""
+    joined: list[list[float]] = []
+    for mean, share, count in zip(stated, right, counts, strict=True):
+        if not count:
+            continue
+        if joined and joined[-1][2] < _FEW:
+            old, weight = joined[-1], count / (joined[-1][2] + count)
+            joined[-1] = [
+                old[0] + weight * (mean - old[0]),
+                old[1] + weight * (share - old[1]),
+                old[2] + count,
+            ]
+        else:
+            joined.append([mean, share, count])
+    table = np.array(joined).reshape(-1, 3)
+    return table[:, 0], table[:, 1], table[:, 2].astype(int)
 
 
 def plot_sweeps(sweeps: Mapping[str, Mapping[float, tuple[Share, Share, float]]]) -> Figure:
