@@ -13,10 +13,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from itertools import product
 from pathlib import Path
 
-import numpy as np
 from _timing import machine, write_lines
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,9 +23,10 @@ sys.path.insert(0, str(ROOT / "tests"))
 from support.fuzzing import MEMORY_TIMES_FILE, MODES, TIME_LIMIT_S, Outcome, Watched  # noqa: E402
 from support.mutations import FORMATS, draw, write_seeds  # noqa: E402
 
-#: How often each intact file is read in each mode, in random order, to see how much memory it takes.
-ROUNDS = 3
 ENDS = ("result", "refused", "unreadable", "foreign", "crash", "hang", "memory")
+#: Memory that is allowed beside that of the file, over the most that an intact one takes: one and the same file takes up to a third more
+#: now and then, as the allocator has it.
+MARGIN = 1.5
 
 
 def main() -> int:
@@ -42,17 +41,16 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder for the files that broke a rule")
     parser.add_argument("--write", type=Path, help="markdown file to write")
     options = parser.parse_args()
-    about, rng = machine(), np.random.default_rng(options.seed)
+    about = machine()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "intact").mkdir()
         seeds, real = write_seeds(folder / "intact"), real_files(options.real)
         intact = [path for paths in (*seeds.values(), *real.values()) for path in paths]
         with Watched(intact) as process:
-            # what one file takes depends on what the process read before it: several orders
-            order = [pair for _ in range(ROUNDS) for pair in rng.permutation(list(product(intact, MODES)))]
-            base = max(process.read(Path(path), mode).peak_kib for path, mode in order)
-            print(f"{len(intact)} intact files, memory for them {base / 1024:.1f} MiB")
+            most = max(process.read(path, mode).peak_kib for path in intact for mode in MODES)
+            print(f"{len(intact)} intact files, memory for them {most / 1024:.1f} MiB")
+            base = round(MARGIN * most)
             start = time.monotonic()
             rows = [
                 one(index, options, folder, process, (seeds, real), base)
@@ -114,7 +112,7 @@ def report(
         "",
         f"**{broken} of {len(rows)}** broke a rule: neither a result nor an error of the package (*foreign*), a dead process (*crash*), "
         f"more than {TIME_LIMIT_S:g} s (*hang*), or more resident memory than {MEMORY_TIMES_FILE} times the file and the "
-        f"{base / 1024:.0f} MiB that the intact files need for their analysis (*memory*).",
+        f"{base / 1024:.0f} MiB that an analysis may take, {MARGIN:g} times the most of an intact file (*memory*).",
         f"The slowest took {slowest:.1f} s; the most memory beyond {MEMORY_TIMES_FILE} times the file was {max(0.0, above) / 1024:.0f} MiB.",
     ]
     for place, title in ((0, "format"), (1, "damage")):

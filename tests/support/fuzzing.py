@@ -198,14 +198,18 @@ def _serve() -> None:
         ctypes.CDLL(None), "malloc_trim", lambda _: None
     )  # what was freed before must not hide what is taken now
     out.write("{}\n")
+    mapped = 0
     for line in sys.stdin:
         path, mode = json.loads(line)
         gc.collect()
         trim(0)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
-        base = _status_kib("VmRSS")
+        base = _status_kib("RssAnon") + _status_kib("RssShmem")
+        mapped = max(mapped, _status_kib("RssFile"))
         kind, text = read_and_analyse(path, mode)
-        peak = _status_kib("VmHWM") - base
+        # where others need memory, pages of libraries are dropped and come back: that is nothing a file takes
+        mapped = max(mapped, _status_kib("RssFile"))
+        peak = max(0, _status_kib("VmHWM") - base - mapped)
         out.write(json.dumps({"kind": kind, "text": text, "peak_kib": peak}) + "\n")
 
 
