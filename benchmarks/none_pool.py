@@ -47,10 +47,9 @@ def collect(weights, count, seed):
             return None
         odds = classifier.predict(result.training_image[None]).outlier_log_odds[0]
         leftover = leftover_spots(result.lattice)
-        # a second grain of the same crystal is none of another
-        over = (leftover.share, leftover.log_nfa)
-        over = over if leftover.foreign_share is None else (leftover.foreign_share, 0.0)
-        return result.lattice_classes.none_of_these, odds, *over
+        # the lattice of a second grain is none of another crystal
+        log_nfa = leftover.log_nfa if leftover.turned_deg is None else 0.0
+        return result.lattice_classes.none_of_these, odds, leftover.unexplained_share, log_nfa
 
     found = {"inside": [], **{kind: [] for kind in KINDS}}
     while len(found["inside"]) < count:

@@ -92,21 +92,15 @@ def _with_few_joined(
     stated: np.ndarray, right: np.ndarray, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return a calibration curve whose bins have so many patterns that a share means something, the low ones joined first."""
-    joined: list[list[float]] = []
-    for mean, share, count in zip(stated, right, counts, strict=True):
-        if not count:
-            continue
+    sums = np.stack([stated * counts, right * counts, counts], axis=1)[counts > 0]
+    joined: list[np.ndarray] = []
+    for part in sums:
         if joined and joined[-1][2] < _FEW:
-            old, weight = joined[-1], count / (joined[-1][2] + count)
-            joined[-1] = [
-                old[0] + weight * (mean - old[0]),
-                old[1] + weight * (share - old[1]),
-                old[2] + count,
-            ]
+            joined[-1] = joined[-1] + part
         else:
-            joined.append([mean, share, count])
-    table = np.array(joined).reshape(-1, 3)
-    return table[:, 0], table[:, 1], table[:, 2].astype(int)
+            joined.append(part)
+    stated, right, counts = np.array(joined).reshape(-1, 3).T
+    return stated / counts, right / counts, counts.astype(int)
 
 
 def plot_sweeps(sweeps: Mapping[str, Mapping[float, tuple[Share, Share, float]]]) -> Figure:

@@ -70,6 +70,11 @@ class Leftover:
     turned_deg: float | None = None
     foreign_share: float | None = None
 
+    @property
+    def unexplained_share(self) -> float:
+        """The `share` of the spots that no second grain of the same crystal explains, of all of them where there is none."""
+        return self.share if self.foreign_share is None else self.foreign_share
+
 
 def leftover_spots(lattice: SpotLattice) -> Leftover:
     """Weigh the spots on no node: those of a second grain, twin or phase.
@@ -90,14 +95,14 @@ def leftover_spots(lattice: SpotLattice) -> Leftover:
     found = Leftover(float(amplitude[over].sum() / total), int(over.sum()))
     if own is not None:
         found = replace(found, basis=own.basis, log_nfa=own.log_nfa)
-    grain = turned_lattice(lattice, over)
-    if own is not None and _are_congruent(own.basis, lattice):
-        if grain is None:
-            of_own = np.zeros(len(over), bool)
-            of_own[np.flatnonzero(over)[own.inlier]] = True
-            grain = _turn_between(lattice, own.basis), of_own
-    elif own is not None and own.log_nfa < _CERTAIN:
+    congruent = own is not None and _are_congruent(own.basis, lattice)
+    if own is not None and own.log_nfa < _CERTAIN and not congruent:
         return found
+    grain = turned_lattice(lattice, over)
+    if grain is None and congruent:
+        of_own = np.zeros(len(over), bool)
+        of_own[np.flatnonzero(over)[own.inlier]] = True
+        grain = _turn_between(lattice, own.basis), of_own
     if grain is None:
         return found
     foreign = over & ~grain[1]

@@ -38,7 +38,7 @@ def leftover_dict(leftover: Leftover) -> dict[str, Any]:
         "g1_px": None if basis is None else basis[0].tolist(),
         "g2_px": None if basis is None else basis[1].tolist(),
         "turned_deg": leftover.turned_deg,
-        "foreign_share": leftover.share if leftover.foreign_share is None else leftover.foreign_share,
+        "foreign_share": leftover.unexplained_share,
     }
 
 

@@ -40,8 +40,8 @@ NODE_WEIGHT = 0.3
 #: spots: on these frames the log loss of the class is 0.38 at 0, 0.33 at 0.03, 0.32 from 0.2 on. It is no better
 #: in proportion to the distrust of the lattice (`lattice_trust`).
 MISSED_WEIGHT = 0.3
-#: How much of the ln odds of the network's outlier score counts. On frames of training structures with other elements, made as
-#: `napari-sadp evaluate` makes them (1 066 of medium strength, 600 of the article's condition, 300 mild ones, 200 of two crystals, 200 of
+#: How much of the ln odds of the network's outlier score counts. By a trial that no script repeats, on frames of training structures with
+#: other elements, made as `napari-sadp evaluate` makes them (1 066 of medium strength, 600 of the article's condition, 300 mild ones, 200 of two crystals, 200 of
 #: non-cubic lattices), *none* is the answer to 22 and 2 of the first two at 0, 24 and 3 at 0.1, 29 and 7 at 0.3; the area under the curve of two
 #: crystals against mild ones is 0.940, 0.949, 0.941; of the non-cubic lattices all are *none* at any weight, by their shape.
 OUTLIER_WEIGHT = 0.1
@@ -102,10 +102,9 @@ def leftover_log_odds(leftover: Leftover) -> float:
     float
         ln of P(such spots | two crystals) over P(such spots | one).
     """
-    if leftover.foreign_share is not None:
-        # a second grain of the same crystal, on the same axis: the class is that of both
-        return float(np.interp(leftover.foreign_share, *LEFTOVER_LOG_ODDS))
-    by_share = float(np.interp(leftover.share, *LEFTOVER_LOG_ODDS))
+    by_share = float(np.interp(leftover.unexplained_share, *LEFTOVER_LOG_ODDS))
+    if leftover.turned_deg is not None:
+        return by_share  # a second grain of the same crystal, on the same axis: the class is that of both
     return float(np.interp(leftover.log_nfa, OWN_LATTICE, (SECOND_LATTICE_LOG_ODDS, by_share)))
 
 

@@ -104,6 +104,7 @@ def draw_light(
     rc: torch.Tensor,
     intensity: torch.Tensor,
     direct_beam: torch.Tensor,
+    spacing: torch.Tensor,
     p: dict[str, torch.Tensor],
     size: int,
     *,
@@ -121,6 +122,8 @@ def draw_light(
         Heights; 0 for padding.
     direct_beam : (n,) torch.Tensor
         Height of the direct beam.
+    spacing : (n,) torch.Tensor
+        From `shortest_spacing` [px].
     p : dict of str to (n,) torch.Tensor
         Parameters.
     size : int
@@ -137,7 +140,6 @@ def draw_light(
     """
     import torch
 
-    spacing = shortest_spacing(rc, intensity)
     spots, height = _grains(rc, intensity, p)
     spots, height = _smear(spots, height, spacing, p)
     beam = beam_of(p, size)

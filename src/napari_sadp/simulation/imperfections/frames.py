@@ -105,12 +105,13 @@ def draw_frames(
         )
     p = _optics.tensors(parameters, rc)
     turned = _optics.orient(rc, p)
-    spacing = _optics.shortest_spacing(rc, intensity)
+    spacing = _optics.shortest_spacing(turned, intensity)
     beam = _optics.beam_of(p, size)
     light = _optics.draw_light(
         turned,
         intensity,
         direct_beam,
+        spacing,
         p,
         size,
         sigma_px=spot_sigma_px,
